@@ -1,0 +1,1 @@
+"""The values that all layers share; this package imports nothing of ours."""
