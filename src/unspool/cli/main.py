@@ -1,0 +1,89 @@
+"""`unspool`: chooses the command, and turns every UnspoolError into a sentence and a hint."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+import unspool
+from unspool.errors import UnspoolError
+
+COMMANDS = {
+    "record": "record whole stacks of running programs",
+    "report": "where the time goes in a recording, and how complete that picture is",
+    "query": "run SQL on a recording",
+    "export": "write a recording in another format",
+    "stack": "print every thread's stack of a live process",
+    "live": "tell whether a function is on any thread's stack",
+    "audit": "what a file gives a reliable unwinder",
+    "doctor": "try what this machine can do",
+}
+"""Each command's name (its module in this package) and its line of help; the module's docstring is the rest of the help."""
+
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
+
+
+def load(command: str) -> ModuleType:
+    """The command's module: `add_arguments(parser)`, `run(arguments) -> int`, and optionally EXAMPLES."""
+    return importlib.import_module(f"unspool.cli.{command.replace('-', '_')}")
+
+
+def parser_for(command: str) -> argparse.ArgumentParser:
+    """The parser of one command."""
+    module = load(command)
+    parser = argparse.ArgumentParser(
+        prog=f"unspool {command}",
+        description=module.__doc__,
+        epilog=getattr(module, "EXAMPLES", None),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+def usage() -> str:
+    """What `unspool --help` prints."""
+    width = max(len(name) for name in COMMANDS) + 2
+    lines = ["usage: unspool COMMAND [OPTIONS]", "", (unspool.__doc__ or "").splitlines()[0], "", "commands:"]
+    lines += [f"  {name:<{width}}{help_line}" for name, help_line in COMMANDS.items()]
+    lines += ["", "`unspool COMMAND --help` shows a command's options and examples.", ""]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is the command's, 1 for an error, 2 for wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(usage())
+        return 0 if arguments else USAGE
+    if arguments[0] in {"-V", "--version"}:
+        sys.stdout.write(f"unspool {unspool.__version__}\n")
+        return 0
+    if arguments[0] not in COMMANDS:
+        sys.stderr.write(f"unspool: there is no command {arguments[0]!r}\nhint: `unspool --help` lists them.\n")
+        return USAGE
+    return run(arguments[0], arguments[1:])
+
+
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Run a command's module and report its errors as a user can act on them."""
+    parsed = parser_for(command).parse_args(arguments)
+    try:
+        return int(load(command).run(parsed))
+    except UnspoolError as error:
+        sys.stderr.write(f"unspool {command}: {error}\n")
+        if error.hint:
+            sys.stderr.write(f"hint: {error.hint}\n")
+        return int(getattr(error, "exit_status", FAILED))
+    except BrokenPipeError:
+        # The reader of our output went away (`unspool report | head`): nothing is left to say, and the exit must not try to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
