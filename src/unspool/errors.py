@@ -1,12 +1,12 @@
 """What can go wrong with a user's request; what concerns one pc, frame or sample is a value, never one of these.
 
-    UnspoolError            every error below; str() is one sentence, `hint` says what to do
-    ├── BadInput            a file or memory holds bytes that break its format: names file and offset
-    ├── NotPermitted        the kernel refused: which capability is missing
-    ├── NoSuchTarget        the process, thread, file or function that was asked for is not there
-    ├── Unsupported         this kernel, machine or build cannot do it
-    ├── BadRequest          arguments that contradict each other or name nothing
-    └── RecordingError      a recording that cannot be written or read
+UnspoolError            every error below; str() is one sentence, `hint` says what to do
+├── BadInput            a file or memory holds bytes that break its format: names file and offset
+├── NotPermitted        the kernel refused: which capability is missing
+├── NoSuchTarget        the process, thread, file or function that was asked for is not there
+├── Unsupported         this kernel, machine or build cannot do it
+├── BadRequest          arguments that contradict each other or name nothing
+└── RecordingError      a recording that cannot be written or read
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from typing import Literal
 class Arch:
     """One machine: sizes in bytes, registers by DWARF number.
 
-    `callee_saved` are the registers a function must give back (psABI); a register without a CFI rule keeps its value only if it is one of them
-    or the stack pointer. `link_register` is None where a call pushes its return address.
+    `callee_saved` are the registers a function must give back (psABI); a register without a CFI rule keeps its value only if it is one
+    of them or the stack pointer. `link_register` is None where a call pushes its return address.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Arch:
 _X86_64_NAMES = ("rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)), "rip")
 # DWARF for the Arm 64-bit Architecture, section 4.1; 34 is RA_SIGN_STATE.
 _AARCH64_NAMES = (*(f"x{n}" for n in range(30)), "lr", "sp", "pc", "elr_mode", "ra_sign_state")
-# S/390 ELF ABI supplement: 0-15 general registers, 16-31 floating-point registers in the order f0 f2 f4 f6 f1 f3 f5 f7 f8 f10 f12 f14 f9 f11 f13 f15, 65 the PSW address.
+# S/390 ELF ABI supplement: 0-15 general registers, 16-31 floating-point registers in this order, 65 the PSW address.
 _S390X_NAMES = (
     *(f"r{n}" for n in range(16)),
     *(f"f{n}" for n in (0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15)),

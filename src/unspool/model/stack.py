@@ -9,9 +9,9 @@ from unspool.model.verdict import Judgement, Stop, Trust
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame. `ip` is the pc (frame 0, and the frame a signal interrupted) or the return address; `cfa` is None where no rule was found for it.
+    """One frame. `ip` is the pc (frame 0, and the frame a signal interrupted) or the return address.
 
-    `exact` says that `ip` is the very instruction and not the one after a call.
+    `cfa` is None where no rule was found. `exact` says that `ip` is the very instruction and not the one after a call.
     """
 
     ip: int

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """One function at an address; `offset` is bytes from its start. Inlined calls give several, innermost first, `inlined` on all but the last."""
+    """One function at an address; `offset` is bytes from its start.
+
+    Inlined calls give several, innermost first, `inlined` on all but the last.
+    """
 
     function: str
     offset: int = 0

@@ -1,4 +1,4 @@
-"""Everything an unwinder may ask of one stopped (or sampled) thread, whatever it comes from: a live process, a core, a recording, a guest."""
+"""Everything an unwinder may ask of one stopped (or sampled) thread, whatever it comes from: a process, a core, a recording, a guest."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from unspool.model.registers import Registers
 
 @dataclass(frozen=True, slots=True)
 class EntryPoints:
-    """The addresses (Avma) at which a stack may end: AT_ENTRY, the interpreter's e_entry (AT_BASE + e_entry), and the initial stack pointer.
+    """The addresses (Avma) at which a stack may end: AT_ENTRY, the interpreter's e_entry (AT_BASE + e_entry), the initial stack pointer.
 
-    `initial_sp` is mm->start_stack (field 28 of /proc/PID/stat), which holds argc. None: the source does not know it, so no stack can end by it.
+    `initial_sp` is mm->start_stack (field 28 of /proc/PID/stat), which holds argc. None: the source does not know it, so that no stack
+    can end by it.
     """
 
     process: int | None = None
@@ -26,7 +27,8 @@ class Thread:
     """One thread's registers, memory and mappings.
 
     `snapshot`: registers and memory are of one instant (ptrace stop, core, in-kernel sample, paused vCPU: rule R1 of the reliable verdict).
-    `original_returns`: the return addresses that uprobes replaced by their trampoline, innermost first; None when the source cannot know them.
+    `original_returns`: the return addresses that uprobes replaced by their trampoline, innermost first; None when the source cannot
+    know them.
     `shadow_stack`: the return addresses of the hardware's shadow stack, innermost first; None when there is none.
     `pac_mask`: the bits of a code pointer that hold an AArch64 pointer authentication code (NT_ARM_PAC_MASK, insn mask).
     """

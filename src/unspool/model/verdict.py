@@ -1,7 +1,7 @@
 """Why a stack ends where it does, and what may be believed of it.
 
-The names are the only vocabulary for it: enum members here, lower case with hyphens in JSON and on the command line (`Stop.label`). `native/stops.h` is generated
-from this file (`make header`), numbers included, so a number never changes its meaning once it was released.
+The names are the only vocabulary for it: enum members here, lower case with hyphens in JSON and on the command line (`Stop.label`).
+`native/stops.h` is generated from this file (`make header`), numbers included, so a number never changes its meaning once it was released.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ class Verdict(enum.IntEnum):
 class Judgement:
     """A stack's verdict; when unreliable, the index of the first bad frame (0 = innermost) and the reason.
 
-    Frames before `first_bad_frame` can be believed. `scope` is `coroutine` when the stack ends at a coroutine's base: what resumed it is not on it.
+    Frames before `first_bad_frame` can be believed. `scope` is `coroutine` when the stack ends at a coroutine's base: what resumed it is
+    not on it.
     """
 
     verdict: Verdict
