@@ -1,0 +1,1 @@
+"""Samples over time: what runs, where its addresses lie, and what was lost."""
