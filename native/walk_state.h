@@ -1,0 +1,136 @@
+// One walk: the thread's registers as they move outwards, the frames found, why the walk stopped, and scratch memory. The home owns it (BPF: a slot of
+// a map; user space: a context) and fills the part marked "in"; walk.h does the rest.
+//
+// The home provides these functions before it includes walk.h (all take the walk; BPF: each may be inline, static or global):
+//
+//   int home_find_module(w, pc)   fills w->module for the mapping that holds pc; 0, or a stop: NO_MAPPING, NOT_EXECUTABLE, ANON_CODE, RA_REWRITTEN
+//                                 ([uprobes]), PAGE_ABSENT (not known without faulting or locking: the home is asked again when the walk is resumed).
+//                                 It may give a module that home_keep_module was given before: then MODULE_PARSED is set in w->module.flags.
+//   void home_keep_module(w)      w->module was parsed: the home may cache it for its address space.
+//   int home_get_row(w, key)      copies a cached row into w->row, 1; or 0. The key is the pc, and KEY_EXACT when it is not a return address.
+//   void home_put_row(w, key)     w->row was decided: the home may cache it (rows with ROW_STOP are given too: the negative cache).
+//   int home_put_frame(w, ip, marks)  appends a frame (marks: record.h FRAME_*); 0, or FRAME_LIMIT. w->depth is its index; the walk counts it up.
+//   void home_frame_cfa(w)        the last frame's CFA is now known: w->cfa.
+//   int home_original_return(w, &ra)  the next return address that a uretprobe replaced; 0, or RA_REWRITTEN when the home does not know.
+//   void home_stack_bounds(w)     sets w->stack_low, w->stack_high to the mapping that holds rsp; 0, 0 when the home does not know.
+#ifndef UNSPOOL_WALK_STATE_H
+#define UNSPOOL_WALK_STATE_H
+
+#include "record.h"
+#include "row.h"
+#include "stops.h"
+#include "types.h"
+
+// Bytes of stack read at once: an aligned window never crosses a page, so it is there as a whole or not at all.
+#define STACK_WINDOW 1024
+
+// Bytes of unwind data read at once.
+#define CODE_WINDOW 256
+
+// Nested DW_CFA_remember_state at most.
+#define REMEMBER_MAX 4
+
+// Set in the key of a row whose pc is the very instruction, not the one after a call.
+#define KEY_EXACT (1ULL << 63)
+
+enum module_flag {
+    MODULE_PARSED = 1,     // the ELF header was read: the fields from `bias` on hold
+    MODULE_TABLE = 2,      // .eh_frame_hdr has a search table that this walk can use
+    MODULE_SEARCHED = 4,   // .eh_frame was found by searching (no PT_GNU_EH_FRAME)
+    MODULE_VDSO = 8,
+};
+
+// The mapping that holds a pc, and what its file's ELF header says.
+struct module {
+    u64 start;      // in: the executable mapping, [start, end)
+    u64 end;
+    u64 header;     // in: where the file's first byte (offset 0, the ELF header) is mapped; 0 when it is not
+    u64 id;         // in: the home's own, to recognise the module
+    u64 bias;       // actual minus stated address
+    u64 header_end; // end of the read-only bytes that follow the ELF header (p_vaddr + p_memsz of the last PT_LOAD, biased)
+    u64 frame_hdr;  // .eh_frame_hdr, 0 when the file has none
+    u64 eh_frame;   // .eh_frame, 0 when it is not known
+    u64 table;      // the search table: pairs of s32 relative to frame_hdr
+    u32 count;      // its pairs
+    u32 flags;      // enum module_flag; in: MODULE_PARSED, MODULE_VDSO
+    u32 stop;       // why it has no unwind data, 0 when it has
+    u32 spare;
+};
+
+// One CIE and FDE, and the rows of their programs while they are interpreted.
+struct cfi {
+    u64 pc_begin;      // the FDE's range, actual addresses
+    u64 pc_end;
+    u64 location;      // of the row under construction
+    u64 target;        // the pc whose row is wanted
+    u64 cie;           // address of the CIE's length field
+    u64 cie_program, cie_program_end;
+    u64 fde_program, fde_program_end;
+    u64 code_align;
+    s64 data_align;
+    u32 ehdata;        // which of rax (bit 0) and rdx (bit 1) were ever saved
+    u8 encoding;       // of pc_begin
+    u8 augmented;      // 'z'
+    u8 signal;         // 'S'
+    u8 in_cie;
+    u8 remembered;     // states on the stack
+    u8 done;           // the row is found
+    u8 stop;
+    u8 spare;
+    struct row row;
+    struct row initial;  // after the CIE's program, for DW_CFA_restore
+    struct row states[REMEMBER_MAX];
+};
+
+struct walk {
+    // ---- in
+    u64 regs[16];         // by DWARF number
+    u64 ip;
+    u32 known;            // bit n: regs[n] is known
+    u32 max_frames;
+    u64 thread_pointer;   // fs_base, 0 when not known
+    u64 process_entry;    // AT_ENTRY, 0 when not known
+    u64 interpreter_entry;
+    u64 initial_sp;       // mm->start_stack
+    u32 work;             // what the walk may still do: about one unit an opcode, a read, a table step (walk.h WORK_*)
+    u32 exact;            // in: 1. ip is the very instruction, not a return address
+
+    // ---- out
+    u32 depth;            // frames put
+    u32 stop;             // enum of stops.h; STOP_NONE while it walks
+    u64 stop_address;     // the pc or address that the stop is about
+    u64 fault;            // with PAGE_ABSENT: the bytes that were missing, [fault, fault + fault_size)
+    u32 fault_size;
+    u32 first_bad_frame;  // NO_BAD_FRAME, or the innermost frame that cannot be believed
+    u32 bad_reason;       // why; STOP_NONE
+    u32 signals;          // signal frames passed
+
+    // ---- its own
+    u64 cfa;
+    u64 stack_low, stack_high;
+    u64 cycle_ip, cycle_sp;  // a signal frame's (pc, sp) seen before
+    u64 window_at;        // address of window[], NO_WINDOW
+    u64 code_at;          // address of code[], NO_WINDOW
+    u64 cursor;           // next byte of unwind data
+    u64 cursor_end;
+    u32 read_failed;      // stop of the last failed read of unwind data, STOP_NONE
+    u32 found;            // of the searches: 1 when fde_at holds
+    u64 fde_at;           // address of the FDE's length field
+    u64 value;            // what the last decoder gave
+    struct row row;
+    struct module module;
+    struct cfi cfi;
+    u8 window[STACK_WINDOW] __attribute__((aligned(8)));
+    u8 code[CODE_WINDOW] __attribute__((aligned(8)));
+#ifdef __bpf__
+    // ---- the home's own
+    u64 home[8];
+    u64 frames[DEFERRED_FRAMES_MAX];  // addresses with marks (record.h), innermost first
+#else
+    void *home;
+#endif
+};
+
+#define NO_WINDOW 1ULL
+
+#endif
