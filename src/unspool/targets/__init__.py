@@ -1,0 +1,1 @@
+"""Where registers, memory and mappings come from: live processes and core dumps."""
