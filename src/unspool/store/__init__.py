@@ -1,0 +1,1 @@
+"""Recordings: one DuckDB file each, written in transactions and read without privileges."""

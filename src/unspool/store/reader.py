@@ -1,0 +1,202 @@
+"""Recordings opened for reading: finished ones, those of a killed recorder, and a consistent copy of one that is being written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from unspool.errors import RecordingError
+from unspool.store.place import MAGIC, MAGIC_OFFSET, wal_of
+from unspool.store.schema import SCHEMA, TABLES
+
+if TYPE_CHECKING:
+    import duckdb
+
+# A recording may come from somebody else: SQL on it must not reach other files, nor load extensions.
+CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "lock_configuration": "true",
+}
+COPY_ATTEMPTS = 20
+LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The row of table `recording`, with the duration known also while it is unfinished (seconds)."""
+
+    schema: int
+    unspool_version: str
+    started_ns: int
+    monotonic_ns: int
+    duration_s: float
+    hostname: str
+    kernel: str
+    arch: str
+    cpus: int
+    frequency: float
+    trigger: str
+    command: str
+    finished: bool
+
+
+class Recording:
+    """An open recording. `connection` is DuckDB's, read-only and without access to other files; close it with `with`."""
+
+    def __init__(
+        self, path: Path, connection: duckdb.DuckDBPyConnection, directory: tempfile.TemporaryDirectory[str] | None = None
+    ) -> None:
+        """Take an open database; `directory` holds the copy that is read, if one was made."""
+        self.path = path
+        self.connection = connection
+        self._directory = directory
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is a copy of a recording that is still being written."""
+        return self._directory is not None
+
+    def overview(self) -> Overview:
+        """When, where and how it was made."""
+        names = ", ".join(f'"{column.name}"' for column in TABLES["recording"])
+        row = self.rows(f"SELECT {names} FROM recording")[0]  # noqa: S608 - names of the schema
+        values = dict(zip((column.name for column in TABLES["recording"]), row, strict=True))
+        duration = values.pop("duration_ns")
+        if duration is None:
+            duration = self.rows("SELECT coalesce(max(time_ns), 0) FROM samples")[0][0] - values["monotonic_ns"]
+        return Overview(duration_s=max(duration, 0) / 1e9, **values)
+
+    def machine(self) -> dict[str, str]:
+        """Properties of the machine."""
+        return dict(self.rows("SELECT key, value FROM machine ORDER BY key"))
+
+    def counters(self) -> dict[str, int]:
+        """What was counted, by name."""
+        return dict(self.rows("SELECT name, value FROM counters ORDER BY name"))
+
+    def lost(self) -> int:
+        """How many samples could not be kept."""
+        return sum(value for name, value in self.counters().items() if name == LOST or name.startswith(LOST + "-"))
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query that this program wrote."""
+        return self.connection.execute(sql, list(parameters)).fetchall()
+
+    def close(self) -> None:
+        """Let go of the file; remove the copy if there is one."""
+        self.connection.close()
+        if self._directory is not None:
+            self._directory.cleanup()
+
+    def __enter__(self) -> Self:
+        """The recording itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close."""
+        self.close()
+
+
+def open_recording(path: str | Path) -> Recording:
+    """Open a recording to read; RecordingError when it is none, is newer than this program, or cannot be read."""
+    path = Path(path)
+    _check_file(path)
+    recording = _open_or_copy(path)
+    try:
+        _check_schema(recording)
+    except BaseException:
+        recording.close()
+        raise
+    return recording
+
+
+def _check_file(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            head = file.read(MAGIC_OFFSET + len(MAGIC)) if is_file else b""
+    except OSError as error:
+        hint = "`unspool record -o FILE` makes a recording." if isinstance(error, FileNotFoundError) else None
+        raise RecordingError(f"{path}: {error.strerror}", hint=hint) from None
+    if head[MAGIC_OFFSET:] != MAGIC:
+        raise RecordingError(f"{path} is not a recording", hint="`unspool import` reads other programs' profiles.")
+
+
+def _open_or_copy(path: Path) -> Recording:
+    import duckdb
+
+    try:
+        return Recording(path, duckdb.connect(str(path), read_only=True, config=CONFIG))
+    except duckdb.Error as error:
+        if not _is_busy(error):
+            raise _unreadable(path, error) from error
+    directory = tempfile.TemporaryDirectory(prefix="unspool-")
+    try:
+        copy = _copy(path, Path(directory.name))
+        return Recording(path, duckdb.connect(str(copy), read_only=True, config=CONFIG), directory)
+    except duckdb.Error as error:
+        directory.cleanup()
+        raise _unreadable(path, error) from error
+    except BaseException:
+        directory.cleanup()
+        raise
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether a recorder holds the file: another process has DuckDB's lock, or this process writes it."""
+    message = str(error)
+    return "Could not set lock" in message or "different configuration" in message
+
+
+def _unreadable(path: Path, error: Exception) -> RecordingError:
+    first_line = str(error).splitlines()[0]
+    return RecordingError(f"{path} cannot be read: {first_line}", hint="Was it copied without its .wal file, or made by a newer Unspool?")
+
+
+def _copy(path: Path, directory: Path) -> Path:
+    """A consistent copy of a database that is being written.
+
+    The main file changes at checkpoints only, and between them the log only grows; a log cut short holds all transactions before the cut.
+    So a copy of both is consistent when no checkpoint fell between.
+    """
+    copy = directory / "copy.unspool"
+    for _ in range(COPY_ATTEMPTS):
+        before = _mark(path)
+        shutil.copyfile(path, copy)
+        with contextlib.suppress(FileNotFoundError):
+            wal_of(copy).unlink()
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(wal_of(path), wal_of(copy))
+        if before == _mark(path):
+            return copy
+    raise RecordingError(f"{path} is being written faster than it can be copied", hint="Stop the recorder, or copy the file with its .wal.")
+
+
+def _mark(path: Path) -> tuple[int, int, int]:
+    state = path.stat()
+    return (state.st_mtime_ns, state.st_size, state.st_ino)
+
+
+def _check_schema(recording: Recording) -> None:
+    import duckdb
+
+    try:
+        rows = recording.rows("SELECT schema FROM recording")
+        tables = {name for (name,) in recording.rows("SELECT table_name FROM information_schema.tables")}
+    except duckdb.Error:
+        rows, tables = [], set()
+    if len(rows) != 1 or not tables >= set(TABLES):
+        raise RecordingError(f"{recording.path} is a DuckDB database but not a recording", hint="`duckdb FILE` opens it.")
+    if rows[0][0] > SCHEMA:
+        message = f"{recording.path} has schema {rows[0][0]}; this Unspool reads up to {SCHEMA}"
+        raise RecordingError(message, hint="Read it with the Unspool that made it, or a newer one.")

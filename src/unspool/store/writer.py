@@ -1,0 +1,228 @@
+"""The writer of a recording: identities by memory, rows buffered, one insert a table and commit."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from unspool.errors import RecordingError
+from unspool.model.module import ModuleKind
+from unspool.model.symbol import Named, Unnamed
+from unspool.model.verdict import Judgement, Stop, Trust, Verdict
+from unspool.store import place
+from unspool.store.batch import Batch, text, update
+from unspool.store.header import Header
+from unspool.store.schema import SCHEMA, TABLES
+
+CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    # One thread: a recorder must leave the CPUs to what it records.
+    "threads": "1",
+    "memory_limit": "1GB",
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+
+REMEMBERED_STACKS = 500_000
+"""How many stacks are remembered: an hour of recording must not fill the memory. One that was forgotten gets a second number."""
+
+ORDER = ("machine", "modules", "processes", "threads", "frames", "symbols", "stacks", "samples")
+"""The tables a commit fills; `recording` and `counters` are written apart, because their rows change."""
+
+
+class Writer:
+    """A recording that grows. Every method but `commit` and `finish` only buffers; nothing is on disk before `commit()`.
+
+    A method that names a thing (process, module, frame, stack, ...) returns its identity: the same arguments give the same number.
+    Use one writer from one thread at a time. As a context manager it finishes on the way out, also after an error.
+    """
+
+    def __init__(self, path: str | Path, header: Header | None = None, *, replace: bool = False) -> None:
+        """Create the file (mode 0600); RecordingError when it exists, unless `replace` is set and it is a recording."""
+        import duckdb
+
+        self.path = Path(path)
+        self.header = header or Header.here()
+        place.create(self.path, replace=replace)
+        with place.private_files():
+            self._connection: duckdb.DuckDBPyConnection | None = duckdb.connect(str(self.path), config=CONFIG)
+        self._batches = {table: Batch(table) for table in TABLES}
+        self._add = {table: batch.rows.append for table, batch in self._batches.items()}
+        self._add_sample = self._add["samples"]
+        self._machine: dict[str, str] = {}
+        self._processes: dict[tuple[int, int, str, str | None], int] = {}
+        self._threads: dict[tuple[int, int, str], int] = {}
+        self._modules: dict[tuple[str, str, str], int] = {}
+        self._frames: dict[tuple[int | None, int, str, Trust], int] = {}
+        self._stacks: dict[tuple[Any, ...], int] = {}
+        self._last_stack = 0
+        self._named: set[int] = set()
+        self._states: dict[int, str] = {}
+        self._exits: dict[int, int] = {}
+        self._counters: dict[str, int] = {}
+        self._counters_changed = False
+        self._begin()
+
+    def machine(self, properties: Mapping[str, str]) -> None:
+        """Note properties of the machine; a key keeps its first value."""
+        for key, value in properties.items():
+            if key not in self._machine:
+                self._machine[key] = value
+                self._add["machine"]((text(key), text(value)))
+
+    def process(self, pid: int, start_ns: int, comm: str, exe: str | None = None, parent: int | None = None) -> int:
+        """The process that runs this program; another comm or exe is another row."""
+        key = (pid, start_ns, comm, exe)
+        known = self._processes.get(key)
+        if known is None:
+            known = self._processes[key] = len(self._processes) + 1
+            self._add["processes"]((known, pid, start_ns, text(comm), exe and text(exe), parent, None))
+        return known
+
+    def exited(self, process: int, exit_ns: int) -> None:
+        """Note when a process ended (CLOCK_MONOTONIC)."""
+        self._exits[process] = exit_ns
+
+    def thread(self, process: int, tid: int, comm: str) -> int:
+        """The thread of that process."""
+        key = (process, tid, comm)
+        known = self._threads.get(key)
+        if known is None:
+            known = self._threads[key] = len(self._threads) + 1
+            self._add["threads"]((known, process, tid, text(comm)))
+        return known
+
+    def module(self, path: str, build_id: str = "", kind: ModuleKind = "file") -> int:
+        """The file (or vDSO, kernel, anonymous code) behind addresses; the same path with another build id is another module."""
+        key = (path, build_id, kind)
+        known = self._modules.get(key)
+        if known is None:
+            known = self._modules[key] = len(self._modules) + 1
+            self._add["modules"]((known, text(path), build_id, kind))
+        return known
+
+    def frame(self, module: int | None, address: int, offset: int | None, space: str, trust: Trust) -> int:
+        """The frame at that place. In a file it is known by its offset, so that processes share it wherever the file is mapped."""
+        key = (module, address if offset is None else offset, space, trust)
+        known = self._frames.get(key)
+        if known is None:
+            known = self._frames[key] = len(self._frames) + 1
+            self._add["frames"]((known, module, address, offset, space, trust.label, None))
+        return known
+
+    def name(self, frame: int, named: Named) -> None:
+        """Note a frame's names, innermost inlined call first, or why it has none. The first answer stays."""
+        if frame in self._named:
+            return
+        self._named.add(frame)
+        self._states[frame] = (text(named.reason) or "unknown") if isinstance(named, Unnamed) else "named"
+        if isinstance(named, Unnamed):
+            return
+        add = self._add["symbols"]
+        for depth, symbol in enumerate(named):
+            file = symbol.file and text(symbol.file)
+            add((frame, depth, text(symbol.function), symbol.offset, file, symbol.line, symbol.inlined))
+
+    def stack(self, frames: tuple[int, ...], kernel_frames: int, stop: Stop, stop_module: int | None, judgement: Judgement) -> int:
+        """The stack of those frames, innermost first, kernel frames before user frames."""
+        key = (frames, kernel_frames, stop, stop_module, judgement)
+        known = self._stacks.get(key)
+        if known is None:
+            if len(self._stacks) >= REMEMBERED_STACKS:
+                self._stacks.clear()
+            self._last_stack += 1
+            known = self._stacks[key] = self._last_stack
+            reason = judgement.reason.label if judgement.verdict is Verdict.UNRELIABLE else None
+            end = (stop.ending, stop.label, stop_module)
+            self._add["stacks"]((known, list(frames), kernel_frames, *end, judgement.verdict.label, reason, judgement.first_bad_frame))
+        return known
+
+    def sample(self, time_ns: int, process: int, thread: int, cpu: int, trigger: str, detail: str, weight: int, stack: int) -> None:  # noqa: PLR0913, PLR0917 - a row
+        """Note one sample; the meaning of each value is its column's in schema.py."""
+        self._add_sample((time_ns, process, thread, cpu, trigger, text(detail), weight, stack))
+
+    def counter(self, name: str, value: int) -> None:
+        """Set a counter to its total since the start."""
+        if self._counters.get(name) != value:
+            self._counters[name] = value
+            self._counters_changed = True
+
+    def commit(self) -> None:
+        """Put everything buffered on disk, in one transaction: after this it survives SIGKILL."""
+        self._transact()
+
+    def finish(self, duration_ns: int | None = None) -> None:
+        """Commit, mark the recording finished, and close it: one file is left, without a log beside it. Does nothing when called again."""
+        if self._connection is None:
+            return
+        length = time.monotonic_ns() - self.header.monotonic_ns if duration_ns is None else duration_ns
+        self._transact(length)
+        with place.private_files(), self._errors():
+            self._connection.execute("CHECKPOINT")
+            self._connection.close()
+        self._connection = None
+
+    def __enter__(self) -> Self:
+        """The writer itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Finish."""
+        self.finish()
+
+    def _begin(self) -> None:
+        header = self.header
+        names = ("started_ns", "monotonic_ns", None, "hostname", "kernel", "arch", "cpus", "frequency", "trigger", "command")
+        values = [None if name is None else getattr(header, name) for name in names]
+        cleaned = [text(value) if isinstance(value, str) else value for value in values]
+        self._add["recording"]((SCHEMA, header.unspool_version, *cleaned, False))
+        self._transact()
+
+    def _transact(self, duration_ns: int | None = None) -> None:
+        connection = self._connection
+        if connection is None:
+            raise RecordingError(f"{self.path} is finished")
+        with place.private_files(), self._errors():
+            connection.execute("BEGIN")
+            self._fill_states()
+            for batch in self._batches.values():
+                batch.insert(connection)
+            update(connection, "frames", "symbol_state", self._states)
+            update(connection, "processes", "exit_ns", self._exits)
+            if self._counters_changed:
+                connection.execute("DELETE FROM counters")
+                self._batches["counters"].rows[:] = [(text(name), value) for name, value in self._counters.items()]
+                self._batches["counters"].insert(connection)
+            if duration_ns is not None:
+                connection.execute("UPDATE recording SET duration_ns = ?, finished = true", [duration_ns])
+            connection.execute("COMMIT")
+        self._forget()
+
+    def _fill_states(self) -> None:
+        """Put what is known by now into rows that are not on disk yet; what stays in `_states` is about rows that are."""
+        rows = self._batches["frames"].rows
+        rows[:] = [(*row[:-1], self._states.pop(row[0], None)) for row in rows]
+
+    def _forget(self) -> None:
+        for batch in self._batches.values():
+            batch.rows.clear()
+        self._states.clear()
+        self._exits.clear()
+        self._counters_changed = False
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn what DuckDB says about the disk into an error of ours."""
+        import duckdb
+
+        try:
+            yield
+        except duckdb.Error as error:
+            first_line = str(error).splitlines()[0]
+            raise RecordingError(
+                f"{self.path} cannot be written: {first_line}", hint="Is the disk full? What was committed is kept."
+            ) from error

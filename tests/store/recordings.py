@@ -1,0 +1,106 @@
+"""Recordings made of nothing, for the tests of whatever reads recordings: small ones with known numbers, and big ones."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from unspool.model.symbol import Symbol, Unnamed
+from unspool.model.verdict import Judgement, Stop, Trust, Verdict
+from unspool.store.header import Header
+from unspool.store.writer import Writer
+
+SECOND = 1_000_000_000
+MONOTONIC = 100 * SECOND
+STARTED = 1_700_000_000 * SECOND
+HEADER = Header(
+    started_ns=STARTED,
+    monotonic_ns=MONOTONIC,
+    hostname="testhost",
+    kernel="6.18.0",
+    arch="x86_64",
+    cpus=2,
+    frequency=100.0,
+    trigger="cpu",
+    command="./demo --fast",
+)
+UNJUDGED = Judgement(Verdict.NONE)
+RELIABLE = Judgement(Verdict.RELIABLE)
+
+
+class Scene:
+    """A writer with short words for what tests put on a stack: `call("main")`, `stack("leaf", "main")`."""
+
+    def __init__(self, writer: Writer) -> None:
+        """Open the modules that every scene has."""
+        self.writer = writer
+        self.modules = {
+            "demo": writer.module("/usr/bin/demo", "aa" * 20),
+            "libfoo.so": writer.module("/usr/lib/libfoo.so", "bb" * 20),
+            "kernel": writer.module("[kernel]", "cc" * 20, "kernel"),
+        }
+        self._offsets: dict[tuple[str, str], int] = {}
+
+    def frame(self, function: str, module: str = "demo", trust: Trust = Trust.CFI, *, line: int | None = None) -> int:
+        """A frame in that function of that module; `line` gives it a source line."""
+        offset = self._offsets.setdefault((module, function), 0x1000 + 0x100 * len(self._offsets))
+        space = "kernel" if module == "kernel" else "user"
+        frame = self.writer.frame(self.modules[module], 0x7F00_0000_0000 + offset, offset, space, trust)
+        file = f"/src/{module}.c" if line else None
+        self.writer.name(frame, (Symbol(function, 4, file, line),))
+        return frame
+
+    def stack(self, *frames: int, stop: Stop = Stop.END_PROCESS_ENTRY, cause: str | None = None, kernel: int = 0) -> int:
+        """A stack of those frames, innermost first."""
+        judgement = RELIABLE if stop.is_end else Judgement(Verdict.UNRELIABLE, stop, max(len(frames) - kernel - 1, 0))
+        return self.writer.stack(frames, kernel, stop, self.modules[cause] if cause else None, judgement)
+
+
+def small(path: Path) -> Path:
+    """Ten samples of two processes over one second.
+
+    demo (pid 10, threads 10 and 11): 5 x leaf<-work<-main whole, 2 x leaf<-leaf<-main whole (recursive),
+    1 x ksys<-read<-main whole (kernel), 1 x inner cut by no-unwind-info in libfoo.so.  kworker (pid 20): 1 x ksys, no user stack.  3 samples lost.
+    """
+    with Writer(path, HEADER) as writer:
+        scene = Scene(writer)
+        main, work = scene.frame("main", line=10), scene.frame("work", line=20)
+        leaf, ksys = scene.frame("leaf", trust=Trust.REGISTERS, line=30), scene.frame("ksys", "kernel", Trust.KERNEL)
+        caller, read = scene.frame("leaf", line=30), scene.frame("read", "libfoo.so")
+        inner = writer.frame(scene.modules["libfoo.so"], 0x7F00_0000_9000, 0x9000, "user", Trust.REGISTERS)
+        writer.name(inner, Unnamed("no symbol table"))
+        demo = writer.process(10, 5, "demo", "/usr/bin/demo", 1)
+        kworker = writer.process(20, 6, "kworker/0:1")
+        threads = [writer.thread(demo, 10, "demo"), writer.thread(demo, 11, "helper")]
+        plain = scene.stack(leaf, work, main)
+        stacks = [plain] * 5 + [scene.stack(leaf, caller, main)] * 2
+        stacks += [scene.stack(ksys, read, main, kernel=1), scene.stack(inner, stop=Stop.NO_UNWIND_INFO, cause="libfoo.so")]
+        for index, stack in enumerate(stacks):
+            moment = MONOTONIC + index * SECOND // 10
+            writer.sample(moment, demo, threads[index % 2], index % 2, "cpu", "", 1, stack)
+        bare = scene.stack(ksys, stop=Stop.NO_USER_STACK, kernel=1)
+        writer.sample(MONOTONIC + 9 * SECOND // 10, kworker, writer.thread(kworker, 20, "kworker/0:1"), 1, "cpu", "", 1, bare)
+        writer.machine({"cpu-model": "Test CPU"})
+        writer.counter("lost-ring", 3)
+        writer.counter("deferred", 1)
+        writer.exited(demo, MONOTONIC + SECOND)
+        writer.finish(SECOND)
+    return path
+
+
+def big(path: Path, *, samples: int, stacks: int, depth: int = 30, functions: int = 5_000) -> Path:
+    """Many samples of random stacks, the same ones each time."""
+    dice = random.Random(7)
+    with Writer(path, HEADER) as writer:
+        scene = Scene(writer)
+        names = [scene.frame(f"function_{number}", dice.choice(("demo", "libfoo.so"))) for number in range(functions)]
+        process = writer.process(10, 5, "demo", "/usr/bin/demo")
+        thread = writer.thread(process, 10, "demo")
+        trunks = [tuple(dice.choices(names, k=depth // 2)) for _ in range(max(stacks // 50, 1))]
+        made = [scene.stack(*dice.choices(names, k=depth - depth // 2), *dice.choice(trunks)) for _ in range(stacks)]
+        for index in range(samples):
+            writer.sample(MONOTONIC + index * SECOND // 1000, process, thread, 0, "cpu", "", 1, dice.choice(made))
+            if index % 100_000 == 0:
+                writer.commit()
+        writer.finish(samples * SECOND // 1000)
+    return path

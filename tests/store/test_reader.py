@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pytest
+from store.recordings import HEADER, small
+
+from unspool.errors import RecordingError
+from unspool.store.reader import open_recording
+from unspool.store.schema import SCHEMA, TABLES
+from unspool.store.writer import Writer
+
+
+def test_a_file_that_is_none_is_refused_with_a_hint(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("main 1\n")
+    empty = tmp_path / "empty"
+    empty.touch()
+    for path, message in (
+        (text, "not a recording"),
+        (empty, "not a recording"),
+        (tmp_path, "directory"),
+        (tmp_path / "none", "No such file"),
+    ):
+        with pytest.raises(RecordingError, match=message):
+            open_recording(path)
+
+
+def test_another_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    duckdb.connect(str(path)).close()
+    with pytest.raises(RecordingError, match="DuckDB database but not a recording"):
+        open_recording(path)
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = small(tmp_path / "a.unspool")
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(f"UPDATE recording SET schema = {SCHEMA + 1}")
+    with pytest.raises(RecordingError, match=f"schema {SCHEMA + 1}") as caught:
+        open_recording(path)
+    assert "newer" in caught.value.hint
+
+
+def test_a_damaged_file_is_an_error_not_a_crash(tmp_path: Path) -> None:
+    path = small(tmp_path / "a.unspool")
+    content = bytearray(path.read_bytes())
+    content[4096:8192] = bytes(4096)
+    content[0:8] = bytes(8)
+    path.write_bytes(content)
+    with pytest.raises(RecordingError):
+        open_recording(path)
+
+
+def test_a_recording_that_is_being_written_is_read_as_a_copy(tmp_path: Path) -> None:
+    """The writer goes on undisturbed, and the copy holds what was committed."""
+    with Writer(tmp_path / "a.unspool", HEADER) as writer:
+        for value in (1, 2):
+            writer.counter("seen", value)
+            writer.commit()
+            with open_recording(tmp_path / "a.unspool") as recording:
+                assert recording.is_copy
+                assert {"seen": value} == recording.counters()
+    with open_recording(tmp_path / "a.unspool") as recording:
+        assert not recording.is_copy
+
+
+def test_the_tables_are_those_of_the_schema(tmp_path: Path) -> None:
+    with open_recording(small(tmp_path / "a.unspool")) as recording:
+        for table, columns in TABLES.items():
+            found = [row[:2] for row in recording.rows(f"DESCRIBE {table}")]
+            assert [(column.name, column.type) for column in columns] == found
+
+
+def test_sql_on_a_recording_reaches_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    with open_recording(small(tmp_path / "a.unspool")) as recording:
+        for sql in (
+            f"SELECT * FROM read_csv('{tmp_path}/secret.csv')",
+            f"COPY samples TO '{tmp_path}/out.csv'",
+            f"ATTACH '{tmp_path}/other.db'",
+            "SET enable_external_access = true",
+            "DELETE FROM samples",
+        ):
+            with pytest.raises(duckdb.Error):
+                recording.rows(sql)
+    assert {"a.unspool", "secret.csv"} == {file.name for file in tmp_path.iterdir()}

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+from store.recordings import HEADER, UNJUDGED, small
+
+from unspool.errors import RecordingError
+from unspool.model.symbol import Symbol, Unnamed
+from unspool.model.verdict import Stop, Trust
+from unspool.store import reader, writer
+from unspool.store.writer import Writer
+
+CUT = """
+    SELECT stop, ending, m.path FROM stacks LEFT JOIN modules m ON m.module = stop_module WHERE ending <> 'whole' ORDER BY stop
+"""
+EXITED = "SELECT pid, parent, exit_ns FROM processes WHERE exit_ns IS NOT NULL"
+PLACES = "SELECT function, address, f.offset FROM symbols JOIN frames f USING (frame)"
+
+
+def test_a_finished_recording_is_one_file_that_only_its_owner_reads(tmp_path: Path) -> None:
+    path = small(tmp_path / "a.unspool")
+    assert [path] == list(tmp_path.iterdir())
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_log_of_a_running_recording_is_private_too(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with Writer(tmp_path / "a.unspool", HEADER) as out:
+            out.counter("x", 1)
+            out.commit()
+            assert {0o600} == {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    with reader.open_recording(small(tmp_path / "a.unspool")) as recording:
+        overview = recording.overview()
+        assert (True, 1.0, "testhost", "./demo --fast") == (overview.finished, overview.duration_s, overview.hostname, overview.command)
+        assert {"cpu-model": "Test CPU"} == recording.machine()
+        assert {"lost-ring": 3, "deferred": 1} == recording.counters()
+        assert 3 == recording.lost()
+        assert [(10,)] == recording.rows("SELECT count(*) FROM samples")
+        assert [(5,)] == recording.rows("SELECT max(n) FROM (SELECT count(*) AS n FROM samples GROUP BY stack)")
+        stops = recording.rows(
+            "SELECT stop, ending, m.path FROM stacks LEFT JOIN modules m ON m.module = stop_module WHERE ending <> 'whole' ORDER BY stop"
+        )
+        assert [("no-unwind-info", "cut", "/usr/lib/libfoo.so"), ("no-user-stack", "none", None)] == stops
+        assert [("no symbol table",)] == recording.rows("SELECT symbol_state FROM frames WHERE symbol_state <> 'named'")
+        assert [(10, 1, HEADER.monotonic_ns + 10**9)] == recording.rows(
+            "SELECT pid, parent, exit_ns FROM processes WHERE exit_ns IS NOT NULL"
+        )
+
+
+def test_the_same_thing_has_one_identity(tmp_path: Path) -> None:
+    with Writer(tmp_path / "a.unspool", HEADER) as out:
+        module = out.module("/lib/a.so", "aa")
+        assert module == out.module("/lib/a.so", "aa")
+        assert module != out.module("/lib/a.so", "bb")
+        frame = out.frame(module, 0x7000, 0x10, "user", Trust.CFI)
+        assert frame == out.frame(module, 0x9000, 0x10, "user", Trust.CFI), "mapped elsewhere, the same code"
+        assert frame != out.frame(None, 0x7000, None, "user", Trust.CFI)
+        process = out.process(1, 2, "a", "/bin/a")
+        assert process == out.process(1, 2, "a", "/bin/a")
+        assert process != out.process(1, 2, "b", "/bin/b"), "exec"
+        stack = out.stack((frame,), 0, Stop.END_PROCESS_ENTRY, None, UNJUDGED)
+        assert stack == out.stack((frame,), 0, Stop.END_PROCESS_ENTRY, None, UNJUDGED)
+        assert stack != out.stack((frame,), 0, Stop.NO_UNWIND_INFO, module, UNJUDGED)
+
+
+def test_names_may_come_after_the_frame_is_on_disk(tmp_path: Path) -> None:
+    path = tmp_path / "a.unspool"
+    with Writer(path, HEADER) as out:
+        frames = [out.frame(None, address, None, "user", Trust.CFI) for address in range(3)]
+        out.name(frames[0], (Symbol("early"),))
+        out.commit()
+        out.name(frames[1], (Symbol("inlined", 1, "a.c", 2, inlined=True), Symbol("outer")))
+        out.name(frames[1], Unnamed("a second answer changes nothing"))
+    with reader.open_recording(path) as recording:
+        assert [("named",), ("named",), (None,)] == recording.rows("SELECT symbol_state FROM frames ORDER BY frame")
+        expected = [("early", 0, None, False), ("inlined", 0, 2, True), ("outer", 1, None, False)]
+        assert expected == recording.rows("SELECT function, depth, line, inlined FROM symbols ORDER BY frame, depth")
+
+
+def test_any_text_and_any_address_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.unspool"
+    odd = b"\xff\x1b[31m\x00'\"\xe2\x82\xac".decode(errors="surrogateescape")
+    with Writer(path, HEADER) as out:
+        process = out.process(1, 2, odd, odd)
+        frame = out.frame(out.module(odd), 2**64 - 1, 2**63, "kernel", Trust.KERNEL)
+        out.name(frame, (Symbol(odd, 0, odd, 1),))
+        out.sample(0, process, out.thread(process, 1, odd), 0, "cpu", odd, 1, out.stack((), 0, Stop.NO_USER_STACK, None, UNJUDGED))
+    with reader.open_recording(path) as recording:
+        assert [("\\udcff\x1b[31m\x00'\"€", 2**64 - 1, 2**63)] == recording.rows(
+            "SELECT function, address, f.offset FROM symbols JOIN frames f USING (frame)"
+        )
+        assert [([],)] == recording.rows("SELECT frames FROM stacks")
+
+
+def test_a_stack_that_was_forgotten_gets_a_second_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "REMEMBERED_STACKS", 2)
+    with Writer(tmp_path / "a.unspool", HEADER) as out:
+        numbers = [out.stack((index,), 0, Stop.CYCLE, None, UNJUDGED) for index in (0, 1, 2, 2, 0)]
+    assert [1, 2, 3, 3, 4] == numbers
+
+
+def test_nothing_that_exists_is_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "a.unspool"
+    path.write_text("precious")
+    link = tmp_path / "link.unspool"
+    link.symlink_to(path)
+    for taken in (path, link):
+        for replace in (False, True):
+            with pytest.raises(RecordingError) as caught:
+                Writer(taken, HEADER, replace=replace)
+            assert caught.value.hint
+    assert "precious" == path.read_text()
+
+
+def test_a_recording_is_replaced_on_request_only(tmp_path: Path) -> None:
+    path = small(tmp_path / "a.unspool")
+    with pytest.raises(RecordingError, match="exists"):
+        Writer(path, HEADER)
+    with Writer(path, HEADER, replace=True) as out:
+        out.counter("new", 1)
+    with reader.open_recording(path) as recording:
+        assert {"new": 1} == recording.counters()
+
+
+def test_a_log_in_the_way_is_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "a.unspool.wal").write_bytes(b"somebody else's")
+    with pytest.raises(RecordingError, match=r"a\.unspool\.wal is in the way"):
+        Writer(tmp_path / "a.unspool", HEADER)
+
+
+def test_a_directory_that_is_not_there_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="No such file") as caught:
+        Writer(tmp_path / "none" / "a.unspool", HEADER)
+    assert "-o" in caught.value.hint
+
+
+def test_finish_is_final(tmp_path: Path) -> None:
+    out = Writer(tmp_path / "a.unspool", HEADER)
+    out.finish(5)
+    out.finish(6)
+    with pytest.raises(RecordingError, match="finished"):
+        out.commit()
+
+
+KILLED = """
+import os, sys
+from store.recordings import HEADER, Scene
+from unspool.store.writer import Writer
+out = Writer(sys.argv[1], HEADER)
+scene = Scene(out)
+process = out.process(1, 2, "demo")
+thread = out.thread(process, 1, "demo")
+for number in range(int(sys.argv[2])):
+    stack = scene.stack(*(scene.frame(f"f{number}_{depth}") for depth in range(50)))
+    for index in range(200):
+        out.sample(HEADER.monotonic_ns + number * 10**9 + index, process, thread, 0, "cpu", "", 1, stack)
+    out.commit()
+    print(number, flush=True)
+out.sample(0, process, thread, 0, "cpu", "", 1, stack)
+print("lost", flush=True)
+sys.stdin.read()
+"""
+
+
+def killed_recording(path: Path, *, commits: int, until: str) -> None:
+    """Run a recorder and kill it once it has said that line."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", KILLED, str(path), str(commits)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as recorder:
+        assert recorder.stdout
+        try:
+            assert until in (line.strip() for line in recorder.stdout)
+        finally:
+            recorder.send_signal(signal.SIGKILL)
+
+
+def test_a_killed_recording_opens_and_holds_all_that_was_committed(tmp_path: Path) -> None:
+    path = tmp_path / "a.unspool"
+    killed_recording(path, commits=3, until="lost")
+    assert (tmp_path / "a.unspool.wal").exists()
+    for _ in range(2):
+        with reader.open_recording(path) as recording:
+            overview = recording.overview()
+            assert (False, [(600,)]) == (overview.finished, recording.rows("SELECT count(*) FROM samples"))
+            assert pytest.approx(2.0, abs=0.01) == overview.duration_s
+            assert [(150,)] == recording.rows("SELECT count(*) FROM symbols")
+
+
+def test_a_recording_killed_in_the_middle_of_its_work_opens_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.unspool"
+    killed_recording(path, commits=1000, until="5")
+    with reader.open_recording(path) as recording:
+        samples, stacks = recording.rows("SELECT count(*), count(DISTINCT stack) FROM samples")[0]
+        assert samples == stacks * 200 >= 6 * 200, "transactions are there entirely or not at all"
+        assert [(0,)] == recording.rows("SELECT count(*) FROM samples WHERE stack NOT IN (SELECT stack FROM stacks)")
+
+
+def test_a_log_torn_at_any_byte_opens(tmp_path: Path) -> None:
+    path = tmp_path / "a.unspool"
+    killed_recording(path, commits=2, until="lost")
+    log = tmp_path / "a.unspool.wal"
+    content = log.read_bytes()
+    counts = []
+    for length in range(0, len(content), len(content) // 20):
+        log.write_bytes(content[:length])
+        with duckdb.connect(str(path), read_only=True) as connection:
+            counts.append(connection.execute("SELECT count(*) FROM samples").fetchone()[0])
+    assert counts == sorted(counts)
+    assert {0, 200} == set(counts) - {400}
