@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 
-pytest_plugins = [name for name in ("target_programs",) if find_spec(name)]
+pytest_plugins = [name for name in ("target_programs", "sframe_toolchain") if find_spec(name)]
 
 LIVE_TRIES = 3
 """How often a live test is tried: it shares two cores with the programs it measures, and may get none of them for a second."""

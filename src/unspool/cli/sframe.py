@@ -1,0 +1,137 @@
+"""Show, check, make, compare and count the SFrame stack trace data of ELF files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from unspool.errors import BadInput, NoSuchTarget
+from unspool.formats.elf import Elf
+
+EXAMPLES = """examples:
+  unspool sframe show ./prog                 every row, as readelf --sframe prints it
+  unspool sframe check ./prog libfoo.so      exit 0 valid, 1 invalid, 2 unreadable
+  unspool sframe stats ./prog                sizes and coverage
+"""
+
+VALID, INVALID, UNREADABLE = 0, 1, 2
+MOST_SHOWN = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The actions, each with its files."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="every function and row", description="Print every function and row, in readelf's notation.")
+    check = actions.add_parser("check", help="strict validation", description="Validate strictly: exit 0 valid, 1 invalid, 2 unreadable.")
+    stats = actions.add_parser("stats", help="sizes and coverage", description="Print sizes against .eh_frame, rows, and coverage of text.")
+    for action in (show, stats):
+        action.add_argument("file", type=Path, help="an ELF file")
+    check.add_argument("files", type=Path, nargs="+", metavar="FILE", help="ELF files")
+    check.add_argument("--all", action="store_true", help=f"print all findings of a kind, not the first {MOST_SHOWN}")
+    for action in (show, check, stats):
+        action.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the action."""
+    actions = {"show": _show, "check": _check, "stats": _stats}
+    return actions[arguments.action](arguments)
+
+
+def open_elf(path: Path) -> Elf:
+    """The file, read whole. Raises NoSuchTarget when it cannot be opened, BadInput when it is no ELF file."""
+    try:
+        return Elf(path.read_bytes(), file=str(path))
+    except OSError as error:
+        message = f"{path}: {error.strerror}"
+        raise NoSuchTarget(message) from None
+
+
+def emit(lines: Iterable[str]) -> None:
+    """Print lines, with the control characters of names made harmless."""
+    for line in lines:
+        sys.stdout.write("".join(c if c.isprintable() else "?" for c in line) + "\n")
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from unspool.toolkit import check, sections, show
+
+    elf = open_elf(arguments.file)
+    found = sections.read(elf)
+    names = {address: name for address, _, name in check.functions(elf)}
+    if arguments.json:
+        sys.stdout.write(json.dumps([show.values(section, names) for section in found], indent=1) + "\n")
+        return VALID
+    for section in found:
+        emit(show.lines(section, names))
+    return VALID
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    from unspool.toolkit import stats
+
+    found = stats.stats(open_elf(arguments.file))
+    if arguments.json:
+        sys.stdout.write(json.dumps(found.values(), indent=1) + "\n")
+    else:
+        emit(stats.lines(found))
+    return VALID
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    results = [(path, *_check_one(path)) for path in arguments.files]
+    if arguments.json:
+        sys.stdout.write(json.dumps([result for _, _, result in results], indent=1) + "\n")
+    else:
+        for _, _, result in results:
+            emit(_check_lines(result, everything=arguments.all))
+    return max(status for _, status, _ in results)
+
+
+def _check_one(path: Path) -> tuple[int, dict[str, object]]:
+    from unspool.toolkit import check, sections
+
+    try:
+        elf = open_elf(path)
+        findings = check.check_file(elf)
+    except (BadInput, NoSuchTarget) as error:
+        return UNREADABLE, {"file": str(path), "status": "unreadable", "error": str(error), "findings": [], "uncovered": []}
+    invalid = any(finding.kind != "warning" for finding in findings)
+    found = sections.find(elf)
+    readable = check.check_data(found.data, found.address)[0] if found else []
+    missing = [] if sections.is_relocatable(elf) else check.uncovered(elf, readable)
+    return INVALID if invalid else VALID, {
+        "file": str(path),
+        "status": "invalid" if invalid else "valid",
+        "functions": sum(len(section.fdes) for section in readable),
+        "findings": [
+            {"kind": f.kind, "rule": f.rule, "fde": f.fde, "offset": f.offset, "message": f.message} for f in findings
+        ],
+        "uncovered": [{"address": hex(address), "size": size, "name": name} for address, size, name in missing],
+    }  # fmt: skip
+
+
+def _check_lines(result: dict[str, object], *, everything: bool) -> Iterable[str]:
+    findings, missing = result["findings"], result["uncovered"]
+    assert isinstance(findings, list)
+    assert isinstance(missing, list)
+    yield f"{result['file']}: {result['status']}" + (
+        f", {result['functions']} functions" if "functions" in result else f": {result['error']}"
+    )
+    shown: dict[str, int] = {}
+    for finding in findings:
+        shown[finding["rule"]] = shown.get(finding["rule"], 0) + 1
+        if everything or shown[finding["rule"]] <= MOST_SHOWN:
+            place = "" if finding["fde"] is None else f" FDE {finding['fde']}"
+            place += "" if finding["offset"] is None else f" at {finding['offset']:#x}"
+            yield f"  {finding['kind']} {finding['rule']}{place}: {finding['message']}"
+    for rule, count in shown.items():
+        if not everything and count > MOST_SHOWN:
+            yield f"  {rule}: {count - MOST_SHOWN} more (--all shows them)"
+    if missing:
+        yield f"  warning uncovered: {len(missing)} functions of the symbol table have no FDE"
+        for entry in missing if everything else missing[:MOST_SHOWN]:
+            yield f"    {entry['address']} {entry['size']:>6} bytes {entry['name']}"
