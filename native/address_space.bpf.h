@@ -1,0 +1,191 @@
+// What is mapped at an address of the current process: the mapping tree of the kernel (lib/maple_tree.c), read without locks, and a cache of its answers.
+//
+// bpf_find_vma() answers only once per interrupt, so the tree is walked with bpf_probe_read_kernel: bounded, and every answer is checked against the VMA
+// itself. docs/decisions/mappings-in-bpf.md argues the choice, the epoch and the cache.
+#ifndef UNSPOOL_ADDRESS_SPACE_BPF_H
+#define UNSPOOL_ADDRESS_SPACE_BPF_H
+
+#include "kernel.h"
+#include "counters.bpf.h"
+
+// Levels of a tree at most: ten slots an inner node, so eight levels hold 10^8 mappings; a process may have 65,530.
+#define TREE_LEVELS_MAX 10
+
+// lib/maple_tree.c, include/linux/maple_tree.h: nodes are 256 bytes, aligned; a pointer to a node carries its type in bits 3-6 and marks itself in bit 1.
+#define TREE_NODE_SIZE 256
+#define TREE_NODE_MASK 255ul
+#define TREE_TYPE_LEAF 1
+#define TREE_TYPE_ARANGE 3
+
+// Entries of the mapping cache: one for each page of code that was met lately, on the whole machine.
+#define MAPPING_CACHE_SIZE 4096
+
+enum mapping_kind {
+    MAPPING_NONE = 0,
+    MAPPING_FILE = 1,
+    MAPPING_VDSO = 2,
+    MAPPING_ANON = 3,
+    MAPPING_UPROBES = 4,
+};
+
+// One mapping of the process. `identity` stands for what is mapped and where: start, end, offset, and the file's device, inode, generation and time of
+// last change. Two mappings of equal identity show the same bytes.
+struct mapping {
+    u64 start;
+    u64 end;
+    u64 offset;
+    u64 identity;
+    u32 kind;
+    u32 flags;  // VM_READ, VM_EXEC
+};
+
+// The current process's address space. `id` is never used again while the machine runs (arch/x86/include/asm/mmu.h: ctx_id), `epoch` changes with every
+// change of its mappings.
+struct address_space {
+    u64 mm;
+    u64 id;
+    u64 vdso;
+    u64 uprobes;
+    u32 epoch;
+    u32 stable;  // nobody is changing the mappings at this moment
+};
+
+// A cache entry is believed when `check` is the hash of the question and of the answer, so that torn writes, of another CPU or of an interrupt, are misses.
+struct mapping_entry {
+    u64 check;
+    struct mapping mapping;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, MAPPING_CACHE_SIZE);
+    __type(key, u32);
+    __type(value, struct mapping_entry);
+} mapping_cache SEC(".maps");
+
+// One step of a hash: multiplication by 2^64 over the golden ratio, and a shift that brings the high bits down.
+INLINE u64 hash_step(u64 hash, u64 word) {
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15ull;
+    return hash ^ (hash >> 29);
+}
+
+INLINE u32 epoch_of(struct mm_struct *mm) {
+    return BPF_CORE_READ(mm, mm_lock_seq.sequence);
+}
+
+// The address space of the current task, which has one.
+INLINE void address_space_open(struct address_space *space, struct mm_struct *mm) {
+    struct xol_area *area = BPF_CORE_READ(mm, uprobes_state.xol_area);
+    space->mm = (u64)mm;
+    space->id = BPF_CORE_READ(mm, context.ctx_id);
+    space->vdso = (u64)BPF_CORE_READ(mm, context.vdso);
+    space->uprobes = area ? BPF_CORE_READ(area, vaddr) : 0;
+    space->epoch = epoch_of(mm);
+    // A write section of a seqcount is open while the count is odd (include/linux/seqlock.h).
+    space->stable = !(space->epoch & 1);
+}
+
+struct tree_node {
+    u64 words[TREE_NODE_SIZE / 8];
+};
+
+// The slot of a node that covers `address`. Pivots ascend; the first zero pivot ends a node that is not full (mtree_range_walk of lib/maple_tree.c).
+INLINE u64 tree_slot(const struct tree_node *node, u32 first_pivot, u32 first_slot, u32 pivots, u64 address) {
+    u32 slot = 0;
+#pragma unroll
+    for (u32 i = 0; i < 15; i++) {
+        u64 pivot = i < pivots ? node->words[(first_pivot + i) & 31] : 0;
+        slot += pivot && pivot < address;
+    }
+    return node->words[(first_slot + slot) & 31];
+}
+
+// The VMA that covers `address`, 0 when there is none; `node` is working memory. The pointer may be stale: the caller checks the VMA.
+INLINE u64 tree_find(u64 mm, u64 address, struct tree_node *node) {
+    u64 entry = (u64)BPF_CORE_READ((struct mm_struct *)mm, mm_mt.ma_root);
+    u32 range_pivot = bpf_core_field_offset(struct maple_range_64, pivot) / 8, range_slot = bpf_core_field_offset(struct maple_range_64, slot) / 8;
+    u32 arange_pivot = bpf_core_field_offset(struct maple_arange_64, pivot) / 8, arange_slot = bpf_core_field_offset(struct maple_arange_64, slot) / 8;
+
+    for (u32 level = 0; level < TREE_LEVELS_MAX; level++) {
+        u32 type = (entry >> 3) & 15;
+        if ((entry & 3) != 2 || entry < 4096 || type < TREE_TYPE_LEAF || type > TREE_TYPE_ARANGE)
+            return 0;
+        if (bpf_probe_read_kernel(node, sizeof(*node), (void *)(entry & ~TREE_NODE_MASK)))
+            return 0;
+        if (type == TREE_TYPE_ARANGE) {
+            entry = tree_slot(node, arange_pivot, arange_slot, 9, address);
+        } else {
+            entry = tree_slot(node, range_pivot, range_slot, 15, address);
+            if (type == TREE_TYPE_LEAF)
+                return entry & 3 ? 0 : entry;
+        }
+    }
+    return 0;
+}
+
+// What stands for a file in a mapping's identity.
+INLINE u64 file_identity(struct file *file) {
+    struct inode *inode = BPF_CORE_READ(file, f_inode);
+    u64 hash = hash_step(BPF_CORE_READ(inode, i_ino), BPF_CORE_READ(inode, i_sb, s_dev));
+    hash = hash_step(hash, BPF_CORE_READ(inode, i_generation));
+    // Kernel 6.11 and later; before, a file that is rewritten in place while it is mapped keeps its identity.
+    if (bpf_core_field_exists(inode->i_mtime_sec))
+        hash = hash_step(hash_step(hash, BPF_CORE_READ(inode, i_mtime_sec)), BPF_CORE_READ(inode, i_mtime_nsec));
+    return hash;
+}
+
+INLINE u64 mapping_identity(const struct mapping *mapping, u64 file) {
+    u64 hash = hash_step(hash_step(hash_step(file, mapping->start), mapping->end), mapping->offset);
+    return hash_step(hash, mapping->kind | (u64)mapping->flags << 32);
+}
+
+// Fill `mapping` from the VMA; 0 when it does not cover the address, or is another process's (VMAs are reused while they are read without a lock).
+INLINE int mapping_read(struct mapping *mapping, const struct address_space *space, u64 pointer, u64 address) {
+    struct vm_area_struct *vma = (struct vm_area_struct *)pointer;
+    struct file *file = BPF_CORE_READ(vma, vm_file);
+    mapping->start = BPF_CORE_READ(vma, vm_start);
+    mapping->end = BPF_CORE_READ(vma, vm_end);
+    mapping->offset = BPF_CORE_READ(vma, vm_pgoff) << 12;
+    mapping->flags = BPF_CORE_READ(vma, vm_flags) & (VM_READ | VM_EXEC);
+    mapping->kind = file ? MAPPING_FILE : MAPPING_ANON;
+    if (!file && mapping->start == space->vdso)
+        mapping->kind = MAPPING_VDSO;
+    if (!file && space->uprobes && mapping->start == space->uprobes)
+        mapping->kind = MAPPING_UPROBES;
+    mapping->identity = mapping_identity(mapping, file ? file_identity(file) : 0);
+    return address >= mapping->start && address < mapping->end && (u64)BPF_CORE_READ(vma, vm_mm) == space->mm;
+}
+
+INLINE u64 mapping_check(const struct address_space *space, u64 page, const struct mapping *mapping) {
+    u64 hash = hash_step(hash_step(hash_step(space->id, page), space->epoch), mapping->start);
+    hash = hash_step(hash_step(hash_step(hash, mapping->end), mapping->offset), mapping->identity);
+    return hash_step(hash, mapping->kind | (u64)mapping->flags << 32);
+}
+
+// The mapping at `address`, kind MAPPING_NONE when nothing is mapped there. Answers are kept as long as the epoch stands.
+INLINE void mapping_find(struct mapping *mapping, const struct address_space *space, u64 address, struct tree_node *node) {
+    u64 page = address >> 12;
+    u32 index = (u32)(hash_step(space->id, page) >> 32) & (MAPPING_CACHE_SIZE - 1);
+    struct mapping_entry *entry = bpf_map_lookup_elem(&mapping_cache, &index);
+    if (!entry)
+        return;
+    *mapping = entry->mapping;
+    if (space->stable && entry->check == mapping_check(space, page, mapping)) {
+        count(COUNT_MAPPING_HITS);
+        return;
+    }
+    count(COUNT_MAPPING_WALKS);
+    u64 vma = tree_find(space->mm, address, node);
+    int found = vma && mapping_read(mapping, space, vma, address);
+    if (!found)
+        __builtin_memset(mapping, 0, sizeof(*mapping));
+    if (!space->stable || epoch_of((struct mm_struct *)space->mm) != space->epoch) {
+        count(COUNT_MAPPING_RACES);
+        return;
+    }
+    entry->check = 0;
+    entry->mapping = *mapping;
+    entry->check = mapping_check(space, page, mapping);
+}
+
+#endif

@@ -1,0 +1,313 @@
+// Loads and attaches the sampler with libbpf, and hands its records over. capture.h documents every function.
+#define _GNU_SOURCE
+#include "capture.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <linux/perf_event.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "record.h"
+
+// Working memory of deferred walks: so many can wait for a page at one time.
+#define DEFERRED_SLOTS 64
+
+// Programs that sample in a context of their own, each with its working memory on every CPU: perf event, tracepoint.
+#define CONTEXTS 2
+
+// The end of libbpf's log that is kept: the verifier says what is wrong in its last lines.
+#define LOG_SIZE 16384
+
+struct sampler {
+    struct bpf_object *object;
+    struct ring_buffer *ring;
+    struct bpf_link **links;
+    int *events;
+    u32 n_links;
+    u32 n_events;
+    u32 room;  // of links and events
+    u32 cpus;
+    int hardware;
+    u8 *buffer;
+    u64 used;
+    u64 size;
+};
+
+static char log_text[LOG_SIZE];
+static u32 log_used;
+
+// Keep the last LOG_SIZE bytes of what libbpf says.
+static int keep_log(enum libbpf_print_level level, const char *format, va_list arguments) {
+    char text[4096];
+    int length = vsnprintf(text, sizeof(text), format, arguments);
+    if (level == LIBBPF_DEBUG || length <= 0)
+        return 0;
+    u32 add = (u32)length < sizeof(text) ? (u32)length : sizeof(text) - 1;
+    if (log_used + add >= LOG_SIZE) {
+        u32 drop = log_used + add + 1 - LOG_SIZE;
+        drop = drop < log_used ? drop : log_used;
+        memmove(log_text, log_text + drop, log_used - drop);
+        log_used -= drop;
+    }
+    memcpy(log_text + log_used, text, add);
+    log_used += add;
+    log_text[log_used] = 0;
+    return 0;
+}
+
+static void fail(const char *what, int error) {
+    char text[256];
+    u32 length = (u32)snprintf(text, sizeof(text), "%s: %s\n", what, strerror(error));
+    if (length >= sizeof(text))
+        length = sizeof(text) - 1;
+    if (log_used + length >= LOG_SIZE)
+        log_used = LOG_SIZE - length - 1;
+    memcpy(log_text + log_used, text, length + 1);
+    log_used += length;
+    errno = error;
+}
+
+const char *unspool_sampler_error(void) {
+    return log_text;
+}
+
+static int copy_record(void *context, void *data, size_t size) {
+    struct sampler *sampler = context;
+    memcpy(sampler->buffer + sampler->used, data, size);
+    sampler->used += size;
+    // libbpf counts the record as consumed when the callback fails, so it fails after the copy: no room for another of the largest size.
+    return sampler->size - sampler->used < RECORD_SIZE_MAX ? -ENOSPC : 0;
+}
+
+static int set_autoload(struct bpf_object *object, u32 trigger) {
+    struct bpf_program *program;
+    bpf_object__for_each_program(program, object) {
+        const char *name = bpf_program__name(program);
+        int wanted = 1;
+        if (!strcmp(name, "sample_cpu"))
+            wanted = trigger == TRIGGER_CPU;
+        if (!strcmp(name, "sample_syscall"))
+            wanted = trigger == TRIGGER_SYSCALL;
+        bpf_program__set_autoload(program, wanted);
+    }
+    return 0;
+}
+
+static int configure(struct sampler *sampler, const struct sampler_config *config, u64 ring_size) {
+    struct sampler_config mine = *config;
+    mine.cpus = sampler->cpus;
+    struct bpf_map *constants = bpf_object__find_map_by_name(sampler->object, ".rodata.config");
+    struct bpf_map *ring = bpf_object__find_map_by_name(sampler->object, "samples");
+    struct bpf_map *jobs = bpf_object__find_map_by_name(sampler->object, "jobs");
+    if (!constants || !ring || !jobs)
+        return -ENOENT;
+    int error = bpf_map__set_initial_value(constants, &mine, sizeof(mine));
+    error = error ? error : bpf_map__set_max_entries(ring, (u32)ring_size);
+    error = error ? error : bpf_map__set_max_entries(jobs, sampler->cpus * CONTEXTS + DEFERRED_SLOTS);
+    return error ? error : set_autoload(sampler->object, config->trigger);
+}
+
+static int attach_helpers(struct sampler *sampler);
+
+struct sampler *unspool_sampler_load(const void *object, u64 size, const struct sampler_config *config, u64 ring_size) {
+    libbpf_set_print(keep_log);
+    log_used = 0;
+    log_text[0] = 0;
+    int cpus = libbpf_num_possible_cpus();
+    struct sampler *sampler = calloc(1, sizeof(*sampler));
+    if (!sampler || cpus <= 0) {
+        free(sampler);
+        fail("no memory, or no CPUs", cpus < 0 ? -cpus : ENOMEM);
+        return NULL;
+    }
+    sampler->cpus = (u32)cpus;
+    sampler->room = (u32)cpus + 8;
+    sampler->links = calloc(sampler->room, sizeof(*sampler->links));
+    sampler->events = calloc(sampler->room, sizeof(*sampler->events));
+    LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = "unspool");
+    sampler->object = sampler->links && sampler->events ? bpf_object__open_mem(object, size, &options) : NULL;
+    int error = sampler->object ? configure(sampler, config, ring_size) : -(errno ? errno : ENOMEM);
+    const char *what = "the BPF object cannot be opened";
+    if (!error) {
+        what = "the kernel does not load the BPF programs";
+        error = bpf_object__load(sampler->object);
+    }
+    if (!error) {
+        what = "the BPF programs cannot be attached";
+        error = attach_helpers(sampler);
+    }
+    if (!error)
+        return sampler;
+    fail(what, -error);
+    int kept = errno;
+    unspool_sampler_close(sampler);
+    errno = kept;
+    return NULL;
+}
+
+static int map_fd(const struct sampler *sampler, const char *name) {
+    return bpf_object__find_map_fd_by_name(sampler->object, name);
+}
+
+static int keep_link(struct sampler *sampler, struct bpf_link *link) {
+    if (!link)
+        return -errno;
+    if (sampler->n_links == sampler->room) {
+        bpf_link__destroy(link);
+        return -E2BIG;
+    }
+    sampler->links[sampler->n_links++] = link;
+    return 0;
+}
+
+static int attach_tracepoint(struct sampler *sampler, const char *program, const char *tracepoint) {
+    struct bpf_program *found = bpf_object__find_program_by_name(sampler->object, program);
+    return found ? keep_link(sampler, bpf_program__attach_raw_tracepoint(found, tracepoint)) : -ENOENT;
+}
+
+// What runs in every recording: forks and exits, and the ring's reader. These links stay until close; those of the triggers come behind them.
+static int attach_helpers(struct sampler *sampler) {
+    sampler->ring = ring_buffer__new(map_fd(sampler, "samples"), copy_record, sampler, NULL);
+    if (!sampler->ring)
+        return -errno;
+    int error = attach_tracepoint(sampler, "task_exit", "sched_process_exit");
+    return error ? error : attach_tracepoint(sampler, "task_fork", "sched_process_fork");
+}
+
+#define HELPER_LINKS 2
+
+static int open_event(u32 cpu, u32 frequency, int hardware) {
+    struct perf_event_attr attributes = {
+        .type = hardware ? PERF_TYPE_HARDWARE : PERF_TYPE_SOFTWARE,
+        .size = sizeof(attributes),
+        .config = hardware ? PERF_COUNT_HW_CPU_CYCLES : PERF_COUNT_SW_CPU_CLOCK,
+        .freq = 1,
+        .sample_freq = frequency,
+    };
+    int fd = (int)syscall(SYS_perf_event_open, &attributes, -1, (int)cpu, -1, PERF_FLAG_FD_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+static int start_on(struct sampler *sampler, struct bpf_program *program, u32 cpu, u32 frequency) {
+    int fd = open_event(cpu, frequency, sampler->hardware);
+    // ENODEV: the CPU is possible, not online.
+    if (fd < 0)
+        return fd == -ENODEV ? 0 : fd;
+    sampler->events[sampler->n_events++] = fd;
+    return keep_link(sampler, bpf_program__attach_perf_event(program, fd));
+}
+
+static int has_hardware(u32 cpus, u32 frequency) {
+    for (u32 cpu = 0; cpu < cpus; cpu++) {
+        int fd = open_event(cpu, frequency, 1);
+        if (fd >= 0) {
+            close(fd);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+int unspool_sampler_start_cpu(struct sampler *sampler, u32 frequency, int hardware) {
+    struct bpf_program *program = bpf_object__find_program_by_name(sampler->object, "sample_cpu");
+    if (!program || sampler->n_events)
+        return -EINVAL;
+    sampler->hardware = hardware && has_hardware(sampler->cpus, frequency);
+    for (u32 cpu = 0; cpu < sampler->cpus; cpu++) {
+        int error = start_on(sampler, program, cpu, frequency);
+        if (error) {
+            fail("perf_event_open", -error);
+            return error;
+        }
+    }
+    return sampler->n_events ? 0 : -ENODEV;
+}
+
+int unspool_sampler_start_syscalls(struct sampler *sampler) {
+    int error = attach_tracepoint(sampler, "sample_syscall", "sys_enter");
+    if (error)
+        fail("raw tracepoint sys_enter", -error);
+    return error;
+}
+
+int unspool_sampler_is_hardware(const struct sampler *sampler) {
+    return sampler->hardware;
+}
+
+int unspool_sampler_watch(struct sampler *sampler, u32 kind, u32 id, int on) {
+    struct target target = {.kind = kind, .id = id};
+    u32 value = 1;
+    int fd = map_fd(sampler, "targets");
+    int error = on ? bpf_map_update_elem(fd, &target, &value, BPF_ANY) : bpf_map_delete_elem(fd, &target);
+    return error ? -errno : 0;
+}
+
+s64 unspool_sampler_drain(struct sampler *sampler, void *buffer, u64 size) {
+    if (size < RECORD_SIZE_MAX)
+        return -EINVAL;
+    sampler->buffer = buffer;
+    sampler->size = size;
+    sampler->used = 0;
+    int taken = ring_buffer__consume(sampler->ring);
+    sampler->buffer = NULL;
+    return taken < 0 && taken != -ENOSPC ? taken : (s64)sampler->used;
+}
+
+int unspool_sampler_counters(const struct sampler *sampler, u64 *values, u32 number) {
+    int fd = map_fd(sampler, "counters");
+    u64 *rows = calloc(sampler->cpus, sizeof(*rows));
+    int error = rows ? 0 : -ENOMEM;
+    for (u32 which = 0; !error && which < number && which < COUNT_MAX; which++) {
+        error = bpf_map_lookup_elem(fd, &which, rows) ? -errno : 0;
+        values[which] = 0;
+        for (u32 cpu = 0; !error && cpu < sampler->cpus; cpu++)
+            values[which] += rows[cpu];
+    }
+    free(rows);
+    return error;
+}
+
+void unspool_sampler_stop(struct sampler *sampler) {
+    while (sampler->n_links > HELPER_LINKS)
+        bpf_link__destroy(sampler->links[--sampler->n_links]);
+    while (sampler->n_events)
+        close(sampler->events[--sampler->n_events]);
+}
+
+int unspool_sampler_flush(struct sampler *sampler) {
+    struct bpf_program *program = bpf_object__find_program_by_name(sampler->object, "flush_pending");
+    LIBBPF_OPTS(bpf_test_run_opts, options);
+    if (!program)
+        return -ENOENT;
+    int error = bpf_prog_test_run_opts(bpf_program__fd(program), &options);
+    return error < 0 ? error : 0;
+}
+
+u32 unspool_sampler_pending(const struct sampler *sampler) {
+    u64 key = 0, next = 0;
+    u32 number = 0;
+    int fd = map_fd(sampler, "pending");
+    for (void *last = NULL; !bpf_map_get_next_key(fd, last, &next) && number < PENDING_MAX; last = &key, number++)
+        key = next;
+    return number;
+}
+
+void unspool_sampler_close(struct sampler *sampler) {
+    if (!sampler)
+        return;
+    if (sampler->events)
+        unspool_sampler_stop(sampler);
+    while (sampler->n_links)
+        bpf_link__destroy(sampler->links[--sampler->n_links]);
+    ring_buffer__free(sampler->ring);
+    bpf_object__close(sampler->object);
+    free(sampler->links);
+    free(sampler->events);
+    free(sampler);
+}
