@@ -124,7 +124,8 @@ struct walk {
     u8 code[CODE_WINDOW] __attribute__((aligned(8)));
 #ifdef __bpf__
     // ---- the home's own
-    u64 home[8];
+    u64 home[64];
+    struct record record;             // the header of what is emitted: the frames follow it
     u64 frames[DEFERRED_FRAMES_MAX];  // addresses with marks (record.h), innermost first
 #else
     void *home;
