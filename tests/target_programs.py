@@ -93,7 +93,7 @@ def wait_for_line(process: subprocess.Popen[bytes], line: bytes = READY) -> None
     deadline = time.monotonic() + PATIENCE
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        while line not in seen.splitlines():
+        while not seen.endswith(b"\n") or line not in seen.splitlines():
             assert selector.select(max(0.0, deadline - time.monotonic())), f"{process.args} was silent; before: {seen!r}"
             # One byte at a time: what follows the line belongs to the test.
             byte = os.read(process.stdout.fileno(), 1)

@@ -25,7 +25,9 @@ STOP_SECONDS = 2.0
 """How long a thread may take to stop: far longer than one that can be stopped needs on a busy machine."""
 REFRESH_BUDGET = 0.003
 """Mappings that take longer to read (seconds) are read for the first thread only; whoever judges the stacks compares them at the end."""
-_SETTLE_SECONDS = 0.05
+_SETTLE_SECONDS = 0.02
+_TRIES = 3
+"""A refusal without a visible cause is asked again: the thread may have been the leader that another thread's execve was replacing."""
 _ROUNDS = 1000
 """How often the list of threads is read again while the process starts new ones."""
 
@@ -112,14 +114,20 @@ def _seize(pid: int, tid: int, state: procfs.ThreadState | None) -> Seized | Ref
     if state.state == "D" and not _settled(pid, tid):
         # Once seized it could not be let go before it wakes up, and would then stop without anybody to let it run on.
         return Refused(Stop.THREAD_RUNNING, "it waits uninterruptibly in the kernel")
-    try:
-        seized = Seized.seize(tid)
-    except ProcessLookupError:
-        return Refused(Stop.EXITED)
-    except OSError as error:
-        return _why_refused(pid, tid, error)
-    seized.interrupt()
-    return seized
+    refusal = Refused(Stop.EXITED)
+    for _ in range(_TRIES):
+        try:
+            seized = Seized.seize(tid)
+        except ProcessLookupError:
+            return Refused(Stop.EXITED)
+        except OSError as error:
+            refusal = _why_refused(pid, tid, error)
+            if refusal.detail != error.strerror:
+                return refusal
+        else:
+            seized.interrupt()
+            return seized
+    return refusal
 
 
 def _settled(pid: int, tid: int) -> bool:
@@ -155,6 +163,9 @@ def _wait_all(pid: int, threads: dict[int, Seized | Refused]) -> None:
             state = procfs.thread_state(pid, tid)
             if state is None or state.ended:
                 break
+            if procfs.status_number(tid, "TracerPid") != threading.get_native_id():
+                # Another thread called execve and has the leader's number now, but nobody traces that one.
+                seized.state = State.GONE
 
 
 def _thread(process: Process, seized: Seized | Refused, shared: list[ProcessMemory]) -> Thread | Refused:
