@@ -60,18 +60,18 @@ def read_stat(pid: int) -> Stat | None:
         ticks, parent, state = int(fields[19]), int(fields[1]), fields[0].decode("ascii")
     except (IndexError, ValueError):
         return None
-    start = ticks * NS // os.sysconf("SC_CLK_TCK") - _suspended_ns()
+    start = ticks * NS // os.sysconf("SC_CLK_TCK") - suspended_ns()
     return Stat(name.partition(b"(")[2].decode("utf-8", "replace"), state, parent, start)
 
 
-def _suspended_ns() -> int:
+def suspended_ns() -> int:
     """How much of the time since boot CLOCK_MONOTONIC does not count; the start time in /proc/PID/stat does."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 def _exe(pid: int) -> str:
     try:
-        return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+        return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")  # noqa: PTH115 (called for every process)
     except OSError:
         return ""
 

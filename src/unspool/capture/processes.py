@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -12,51 +13,78 @@ from unspool.capture.sideband import Event, Exited, Forked, Mapped, Named
 GRACE_NS = 30 * 10**9
 """How long an ended process is kept: a sample that was deferred in a system call may be delivered after the end of the thread."""
 
-_SPACES = 4
+SAME_START_NS = 50 * 10**6
+"""How far two statements of a process's start may differ: /proc counts in ticks of 10 ms, a fork event comes a moment after the start."""
+
+_PROGRAMS = 4
 """How many programs of one process are kept: a shell's exec chain is short, and only samples in flight ask for the older ones."""
 
 
-class Process:
-    """One process from fork to exit: `start_ns` and `exit_ns` on CLOCK_MONOTONIC; `comm` and `exe` of its newest program."""
+class Program(Space):
+    """What a process runs from one exec to the next: its names and its address space.
 
-    __slots__ = ("comm", "exe", "exit_ns", "known_ns", "parent", "pid", "spaces", "start_ns", "threads")
+    `row` and `thread_rows` are where the recorder notes under which numbers the program and its threads were stored; 0 is none.
+    """
+
+    __slots__ = ("comm", "exe", "row", "thread_rows", "threads")
+
+    def __init__(self, since_ns: int, comm: str, exe: str = "") -> None:
+        """A program without mappings."""
+        super().__init__(since_ns)
+        self.comm = comm
+        self.exe = exe
+        self.threads: dict[int, str] = {}
+        self.row = 0
+        self.thread_rows: dict[int, int] = {}
+
+    def rename(self, comm: str) -> None:
+        """The process's first thread has another name now."""
+        if comm != self.comm:
+            self.comm = comm
+            self.row = 0
+            self.thread_rows.clear()
+
+    def rename_thread(self, tid: int, name: str) -> None:
+        """A thread has this name now."""
+        self.threads[tid] = name
+        self.thread_rows.pop(tid, None)
+
+
+class Process:
+    """One process from fork to exit; `start_ns` and `exit_ns` on CLOCK_MONOTONIC."""
+
+    __slots__ = ("exit_ns", "known_ns", "parent", "pid", "programs", "start_ns")
 
     def __init__(self, pid: int, start_ns: int, *, parent: int = 0, comm: str = "") -> None:
         """A process without mappings."""
         self.pid = pid
         self.start_ns = start_ns
         self.parent = parent
-        self.comm = comm
-        self.exe = ""
         self.exit_ns: int | None = None
         # Events up to this instant are already in what /proc said.
         self.known_ns = 0
-        self.spaces: list[Space] = [Space(start_ns)]
-        self.threads: dict[int, str] = {}
+        self.programs: list[Program] = [Program(start_ns, comm)]
 
     @property
-    def space(self) -> Space:
-        """The address space of the newest program."""
-        return self.spaces[-1]
+    def program(self) -> Program:
+        """The newest program."""
+        return self.programs[-1]
 
-    def space_at(self, time_ns: int) -> Space:
-        """The address space at that instant; the oldest that is kept when all are younger."""
-        for space in reversed(self.spaces):
-            if space.since_ns <= time_ns:
-                return space
-        return self.spaces[0]
+    def program_at(self, time_ns: int) -> Program:
+        """The program that ran at that instant; the oldest that is kept when all are younger."""
+        for program in reversed(self.programs):
+            if program.since_ns <= time_ns:
+                return program
+        return self.programs[0]
 
     def exec(self, time_ns: int, comm: str) -> None:
         """A new program: nothing of the old one is mapped any more."""
-        self.spaces.append(Space(time_ns))
-        del self.spaces[:-_SPACES]
-        self.comm = comm
-        self.exe = ""
-        self.threads.clear()
+        self.programs.append(Program(time_ns, comm))
+        del self.programs[:-_PROGRAMS]
 
     def __repr__(self) -> str:
         """The process as a message names it."""
-        return f"<{self.pid} {self.comm!r} from {self.start_ns}>"
+        return f"<{self.pid} {self.program.comm!r} from {self.start_ns}>"
 
 
 class Processes:
@@ -66,15 +94,16 @@ class Processes:
     """
 
     def __init__(self, watched: Iterable[int] | None = None, *, follow: bool = True) -> None:
-        """A model that knows no process yet; `scan` reads those that run."""
+        """A model that knows no process yet; `scan` reads those that run. `new_files` grows with every file's first mapping."""
         self._watched = None if watched is None else set(watched)
         self._follow = follow
         self._by_pid: dict[int, list[Process]] = {}
         self._ended: deque[Process] = deque()
         self._files: dict[tuple[object, ...], FileIdentity] = {}
+        self.new_files: list[tuple[FileIdentity, Region, Process]] = []
 
     def scan(self) -> None:
-        """Read every watched process that runs now from /proc; called after the sideband's rings were opened, so that nothing falls between."""
+        """Read every watched process that runs now from /proc; called after the sideband's rings were opened: nothing falls between."""
         for pid in running() if self._watched is None else sorted(self._watched):
             self.read(pid)
 
@@ -83,29 +112,47 @@ class Processes:
         found = read_process(pid)
         if found is None:
             return None
-        process = self._newest(pid)
-        if process is None or process.exit_ns is not None:
+        process = self.newest(pid)
+        if process is not None and abs(process.start_ns - found.start_ns) >= SAME_START_NS:
+            if process.exit_ns is None:
+                self._end(process, found.time_ns)
+            process = None
+        if process is None:
             process = self._add(Process(pid, found.start_ns, parent=found.parent, comm=found.comm))
-        elif found.exe and process.exe and found.exe != process.exe:
+        elif found.exe and process.program.exe and found.exe != process.program.exe:
             process.exec(found.time_ns, found.comm)
-        process.known_ns = found.time_ns
+        program = process.program
         # What is mapped at the first look has been mapped for an unknown time: since the start of the program is the safe answer.
-        born = found.time_ns if len(process.space) else process.space.since_ns
-        process.comm, process.exe, process.parent = found.comm, found.exe, found.parent
+        born = found.time_ns if len(program) else program.since_ns
+        process.known_ns, process.parent, program.exe = found.time_ns, found.parent, found.exe or program.exe
+        program.rename(found.comm)
         for mapping in found.mappings:
             file = self._identity(mapping.path, "", mapping.device, mapping.inode, deleted=mapping.deleted)
-            process.space.map(Region(mapping.start, mapping.end, mapping.offset, file, born))
+            program.map(Region(mapping.start, mapping.end, mapping.offset, file, born))
         return process
 
-    def find(self, pid: int, time_ns: int) -> Process | None:
-        """The process that had this id at that instant; a process not heard of is looked up in /proc, None when it is gone there too."""
+    def find(self, pid: int, start_ns: int) -> Process:
+        """The process with this id that was started then (CLOCK_MONOTONIC); one not heard of is looked up in /proc.
+
+        When it is gone there too it is given without mappings, and stays known as that.
+        """
+        known = self._by_pid.get(pid, ())
+        best = min(known, key=lambda process: abs(process.start_ns - start_ns), default=None)
+        if best is not None and abs(best.start_ns - start_ns) < SAME_START_NS:
+            return best
+        read = self.read(pid)
+        if read is not None and abs(read.start_ns - start_ns) < SAME_START_NS:
+            return read
+        process = Process(pid, start_ns)
+        # Not the newest: events that come are about a younger process, or there are none.
+        self._by_pid.setdefault(pid, []).insert(0, process)
+        self._end(process, time.monotonic_ns())
+        return process
+
+    def newest(self, pid: int) -> Process | None:
+        """The youngest process with this id, None when none was heard of."""
         known = self._by_pid.get(pid)
-        if not known:
-            return self.read(pid)
-        for process in reversed(known):
-            if process.start_ns <= time_ns:
-                return process
-        return known[0]
+        return known[-1] if known else None
 
     def apply(self, event: Event) -> None:
         """Take one event; events come in order of time."""
@@ -140,23 +187,15 @@ class Processes:
         """How many processes are known."""
         return sum(map(len, self._by_pid.values()))
 
-    def is_watched(self, pid: int) -> bool:
-        """Whether this process is one of those asked for."""
-        return self._watched is None or pid in self._watched
-
-    def _newest(self, pid: int) -> Process | None:
-        known = self._by_pid.get(pid)
-        return known[-1] if known else None
-
     def _add(self, process: Process) -> Process:
         self._by_pid.setdefault(process.pid, []).append(process)
         return process
 
     def _at(self, event: Mapped | Named) -> Process | None:
         """The process of an event, None when the event needs no attention."""
-        if not self.is_watched(event.pid):
+        if self._watched is not None and event.pid not in self._watched:
             return None
-        process = self._newest(event.pid)
+        process = self.newest(event.pid)
         if process is None:
             # Its fork was lost or is older than the scan could see: /proc knows more than this event, or the process is gone.
             return self.read(event.pid) or self._add(Process(event.pid, event.time_ns))
@@ -166,11 +205,16 @@ class Processes:
         process = self._at(event)
         if process is None:
             return
+        known = len(self._files)
         file = self._identity(event.path, event.build_id, event.device, event.inode, deleted=event.deleted)
         region = Region(event.start, event.start + event.size, event.offset, file, event.time_ns)
-        if not process.exe and file.kind == "file":
-            process.exe = file.path
-        process.space.map(region)
+        if len(self._files) > known and file.kind == "file":
+            self.new_files.append((file, region, process))
+        program = process.program
+        # The kernel maps the program first, then its interpreter (load_elf_binary() in fs/binfmt_elf.c).
+        if not program.exe and file.kind == "file":
+            program.exe = file.path
+        program.map(region)
 
     def _identity(self, path: str, build_id: str, device: tuple[int, int], inode: int, *, deleted: bool) -> FileIdentity:
         key = (path, build_id, device, inode, deleted)
@@ -186,9 +230,9 @@ class Processes:
         if event.exec:
             process.exec(event.time_ns, event.name)
         elif event.tid == event.pid:
-            process.comm = event.name
-        if event.tid != event.pid:
-            process.threads[event.tid] = event.name
+            process.program.rename(event.name)
+        else:
+            process.program.rename_thread(event.tid, event.name)
 
     def _forked(self, event: Forked) -> None:
         if event.pid == event.parent:
@@ -197,24 +241,26 @@ class Processes:
             if not self._follow or event.parent not in self._watched:
                 return
             self._watched.add(event.pid)
-        before = self._newest(event.pid)
+        before = self.newest(event.pid)
         if before is not None and before.known_ns >= event.time_ns:
             return
         if before is not None and before.exit_ns is None:
             self._end(before, event.time_ns)
-        parent = self._newest(event.parent)
+        parent = self.newest(event.parent)
         child = Process(event.pid, event.time_ns, parent=event.parent)
         if parent is not None:
-            child.comm, child.exe = parent.comm, parent.exe
-            child.spaces = [parent.space.forked(event.time_ns)]
+            program = parent.program_at(event.time_ns)
+            child.program.comm, child.program.exe = program.comm, program.exe
+            child.program.inherit(program)
         self._add(child)
 
     def _exited(self, event: Exited) -> None:
-        process = self._newest(event.pid)
+        process = self.newest(event.pid)
         if process is None:
             return
         if event.tid != event.pid:
-            process.threads.pop(event.tid, None)
+            process.program.threads.pop(event.tid, None)
+            process.program.thread_rows.pop(event.tid, None)
         elif process.exit_ns is None and event.time_ns > process.start_ns:
             self._end(process, event.time_ns)
             if self._watched is not None and self._follow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
-from typing import Self
+from typing import Any
 
 from unspool.model.module import ModuleKind
 
@@ -38,7 +38,7 @@ def identity(path: str, build_id: str, device: tuple[int, int], inode: int, *, d
         return FileIdentity(path, "vdso", build_id)
     if path.startswith("["):
         return FileIdentity(path, "anon")
-    # perf_event_mmap_event() in kernel/events/core.c writes "//anon" for memory without a file, "//enomem" and "//toolong" where it could not say.
+    # perf_event_mmap_event() in kernel/events/core.c writes "//anon" for memory without a file.
     if path in {"", "//anon"}:
         return FileIdentity("[anon]", "anon")
     return FileIdentity(path, "file", build_id, device, inode, deleted=deleted)
@@ -49,7 +49,7 @@ class Region:
 
     __slots__ = ("born", "died", "end", "file", "offset", "start")
 
-    def __init__(self, start: int, end: int, offset: int, file: FileIdentity, born: int) -> None:  # noqa: PLR0917 (a row)
+    def __init__(self, start: int, end: int, offset: int, file: FileIdentity, born: int) -> None:
         """Take the row; it lives from `born` on."""
         self.start = start
         self.end = end
@@ -78,27 +78,26 @@ class Region:
 class Space:
     """The executable mappings of one program, from one exec to the next.
 
-    `generation` grows whenever an address changes its meaning: what was worked out for addresses of an older generation holds no longer.
-    Unmapping alone is not told by the kernel and needs not be: nothing runs there until something else is mapped, and that is told.
+    `frames` and `stacks` are room for what was worked out for addresses; both are emptied when an address changes its meaning, and hold
+    for samples from `changed_ns` on. The kernel does not tell of unmapping: nothing runs there until something is mapped.
     """
 
-    __slots__ = ("_dead", "_regions", "_starts", "changed_ns", "generation", "since_ns")
+    __slots__ = ("_dead", "_regions", "_starts", "changed_ns", "frames", "since_ns", "stacks")
 
     def __init__(self, since_ns: int) -> None:
         """An address space without mappings, from that instant on."""
         self.since_ns = since_ns
         self.changed_ns = since_ns
-        self.generation = 0
+        self.frames: dict[int, int] = {}
+        self.stacks: dict[bytes, Any] = {}
         self._starts: list[int] = []
         self._regions: list[Region] = []
         self._dead: deque[Region] = deque(maxlen=DEAD_REGIONS)
 
-    def forked(self, time_ns: int) -> Self:
-        """A child's copy; the regions are shared until one of the two replaces them."""
-        copy = type(self)(time_ns)
-        copy._starts = self._starts.copy()  # noqa: SLF001 (the same class)
-        copy._regions = self._regions.copy()  # noqa: SLF001
-        return copy
+    def inherit(self, parent: Space) -> None:
+        """Take over the mappings of the process that forked; the regions are shared until one of the two replaces them."""
+        self._starts = parent._starts.copy()
+        self._regions = parent._regions.copy()
 
     def map(self, region: Region) -> None:
         """Put a region in place of whatever lay there."""
@@ -109,12 +108,14 @@ class Space:
         last = first
         while last < len(regions) and regions[last].start < region.end:
             last += 1
-        if first < last:
-            replacement = self._replace(regions[first:last], region)
-        else:
-            replacement = [region]
+        replacement = self._replace(regions[first:last], region) if first < last else [region]
         regions[first:last] = replacement
         starts[first:last] = [piece.start for piece in replacement]
+
+    def forget(self) -> None:
+        """Empty what was worked out for addresses."""
+        self.frames.clear()
+        self.stacks.clear()
 
     def _replace(self, old: list[Region], new: Region) -> list[Region]:
         """What takes the place of `old`: the new region and the parts of the old ones that it leaves."""
@@ -123,7 +124,7 @@ class Space:
             # Same file, same bias: a mapping that grew, or a change of its protection. It has been true since the oldest of them.
             grown = Region(start, end, new.offset - (new.start - start), new.file, min(region.born for region in old))
             return [grown]
-        self.generation += 1
+        self.forget()
         self.changed_ns = new.born
         for region in old:
             gone = region.piece(region.start, region.end)
@@ -140,8 +141,8 @@ class Space:
     def find(self, address: int, time_ns: int) -> Region | None:
         """The region at the address at that instant, None where nothing was mapped.
 
-        A region that is younger than the instant is given when nothing older was there: a deferred sample keeps the time it was taken at, and a page fault
-        in between may have been the loader's.
+        A region that is younger than the instant is given when nothing older was there: a deferred sample keeps its own time, and
+        the kernel tells of a mapping a little after it can be used.
         """
         index = bisect_right(self._starts, address) - 1
         region = self._regions[index] if index >= 0 else None

@@ -1,6 +1,6 @@
 """What happens to processes while they are sampled: mappings, exec, fork and exit, from one plain perf ring a CPU.
 
-The rings carry no samples. They tell what a process maps (MMAP2, with the file's build id), so that an address still has a file when its process is gone.
+The rings carry no samples. They tell what a process maps, with the file's build id: an address has a file also when its process is gone.
 Layouts: include/uapi/linux/perf_event.h, `enum perf_event_type` and `struct perf_event_mmap_page`.
 """
 
