@@ -134,7 +134,7 @@ def _run(arguments: Sequence[str], user: User | None, gate: int, failure: int) -
 
 
 def open_process(pid: int) -> int:
-    """A descriptor that becomes readable when the process ends; NoSuchTarget when there is none, NotPermitted when it may not be watched."""
+    """A descriptor that becomes readable when the process ends; NoSuchTarget when there is none."""
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError:

@@ -140,42 +140,23 @@ class Recorder:
                 self._held_samples.append(entry)
 
     def _store(self, data: bytes) -> None:
-        (
-            _,
-            _,
-            time_ns,
-            start_ns,
-            pid,
-            tid,
-            cpu,
-            trigger,
-            flags,
-            detail,
-            stop_address,
-            first_bad,
-            stop,
-            verdict,
-            reason,
-            _,
-            n_kernel,
-            _,
-            _,
-        ) = _HEADER.unpack_from(data)
+        header = _HEADER.unpack_from(data)
+        _, _, time_ns, start_ns, pid, tid, cpu, trigger, flags, detail = header[:10]
         process = self._by_start.get((pid, start_ns)) or self._process(pid, start_ns)
         program = process.program_at(time_ns)
         row = program.row or self._program_row(process, program, start_ns)
         thread = program.thread_rows.get(tid) or self._thread_row(process, program, tid)
         # All that makes a stack, and nothing of the sample: stop address to n_user without the generation, and the addresses.
         key = data[48:68] + data[72:]
-        stack = program.stacks.get(key) if time_ns >= program.changed_ns else None
-        if stack is None:
-            bad = None if first_bad == _NO_BAD_FRAME else first_bad
-            raw = RawStack(stop, stop_address, verdict, reason, bad, n_kernel, data[72:])
-            stack = self.frames.stack(raw, process, program, time_ns)
+        known = program.stacks.get(key) if time_ns >= program.changed_ns else None
+        if known is None:
+            known = self.frames.stack(_raw_stack(header, data), process, program, time_ns)
             if time_ns >= program.changed_ns:
                 if len(program.stacks) >= STACKS_REMEMBERED:
                     program.stacks.clear()
-                program.stacks[key] = stack
+                program.stacks[key] = known
+        stack, tally = known
+        tally.samples += 1
         named = _detail(detail, flags) if trigger == _SYSCALL else ""
         self._sink.sample(time_ns, row, thread, cpu, _TRIGGERS.get(trigger, "unknown"), named, 1, stack)
         self.stored += 1
@@ -209,6 +190,12 @@ class Recorder:
         for process in self._processes.forget(now):
             for key in [key for key, known in self._by_start.items() if known is process]:
                 del self._by_start[key]
+
+
+def _raw_stack(header: tuple[int, ...], data: bytes) -> RawStack:
+    stop_address, first_bad, stop, verdict, reason, _, n_kernel = header[10:17]
+    bad = None if first_bad == _NO_BAD_FRAME else first_bad
+    return RawStack(stop, stop_address, verdict, reason, bad, n_kernel, data[_HEADER.size :])
 
 
 def _detail(number: int, flags: int) -> str:
