@@ -60,8 +60,12 @@ def decode(data: bytes, address: int = 0, *, file: str = "", base: int = 0) -> S
     return Section(address, header, tuple(reader.fdes()))
 
 
-def decode_header(data: bytes, *, file: str = "", base: int = 0) -> Header:
-    """The header, checked against the bytes that are there: sub-sections inside, version and flags known. Raises BadInput."""
+def decode_header(data: bytes, *, file: str = "", base: int = 0, size: int | None = None) -> Header:
+    """The header: sub-sections inside the section's `size` bytes (all of `data` unless it is given), version and flags known.
+
+    Raises BadInput.
+    """
+    size = len(data) if size is None else size
 
     def bad(what: str, offset: int) -> BadInput:
         return BadInput(f"SFrame header: {what}", file=file, offset=base + offset)
@@ -88,12 +92,12 @@ def decode_header(data: bytes, *, file: str = "", base: int = 0) -> Header:
         bytes(data[HEADER_SIZE : HEADER_SIZE + aux_len]),
     )  # fmt: skip
     index_end = HEADER_SIZE + aux_len + fdeoff + num_fdes * INDEX_ENTRY_SIZE[version]
-    if HEADER_SIZE + aux_len > len(data) or index_end > len(data):
-        raise bad(f"the index of {num_fdes} FDEs ends at {index_end:#x}, behind the section's {len(data):#x} bytes", 8)
+    if HEADER_SIZE + aux_len > size or index_end > size:
+        raise bad(f"the index of {num_fdes} FDEs ends at {index_end:#x}, behind the section's {size:#x} bytes", 8)
     if num_fdes and index_end > header.fres_start:
         raise bad(f"the index ends at {index_end:#x}, behind the start of the rows at {header.fres_start:#x}", 20)
-    if header.size > len(data):
-        raise bad(f"the rows end at {header.size:#x}, behind the section's {len(data):#x} bytes", 16)
+    if header.size > size:
+        raise bad(f"the rows end at {header.size:#x}, behind the section's {size:#x} bytes", 16)
     return header
 
 
