@@ -7,6 +7,7 @@
 
 #include "kernel.h"
 #include "counters.bpf.h"
+#include "walk_state.h"
 
 // Levels of a tree at most: ten slots an inner node, so eight levels hold 10^8 mappings; a process may have 65,530.
 #define TREE_LEVELS_MAX 10
@@ -28,13 +29,13 @@ enum mapping_kind {
     MAPPING_UPROBES = 4,
 };
 
-// One mapping of the process. `identity` stands for what is mapped and where: start, end, offset, and the file's device, inode, generation and time of
-// last change. Two mappings of equal identity show the same bytes.
+// One mapping of the process. Two mappings of equal identity show the same bytes at the same place.
 struct mapping {
     u64 start;
     u64 end;
-    u64 offset;
-    u64 identity;
+    u64 offset;    // of the file, in bytes
+    u64 file;      // stands for the file: device, inode, generation, time of last change; 0 when there is none
+    u64 identity;  // stands for all of the above and below
     u32 kind;
     u32 flags;  // VM_READ, VM_EXEC
 };
@@ -53,8 +54,13 @@ struct address_space {
 // A cache entry is believed when `check` is the hash of the question and of the answer, so that torn writes, of another CPU or of an interrupt, are misses.
 struct mapping_entry {
     u64 check;
-    struct mapping mapping;
+    union {
+        struct mapping mapping;
+        u64 words[6];
+    };
 };
+
+_Static_assert(sizeof(struct mapping) == 48, "struct mapping_entry.words");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -69,8 +75,48 @@ INLINE u64 hash_step(u64 hash, u64 word) {
     return hash ^ (hash >> 29);
 }
 
+// The check of a cache entry: of its key and its words. Each word has an odd factor of its own, so that the products need not wait for one another.
+INLINE u64 check_of(u64 key, const u64 *words, u32 number) {
+    u64 sum = key * 0xff51afd7ed558ccdull;
+#pragma unroll
+    for (u32 i = 0; i < number; i++)
+        sum += (words[i] ^ (words[i] >> 32)) * (0x9e3779b97f4a7c15ull + i * 0xc2b2ae3d27d4eb4eull);
+    // Never 0, which marks an entry that is being written.
+    return sum | 1;
+}
+
+struct tree_node {
+    u64 words[TREE_NODE_SIZE / 8];
+};
+
+// What the BPF home keeps in walk.home.
+struct home {
+    struct address_space space;
+    struct mapping mapping;   // of the last pc
+    struct mapping other;
+    u64 below;                // of the last lookup that found nothing: the end of the mapping below, or less
+    u64 return_instance;      // of the next uretprobe whose return address is still to be met
+    struct tree_node node;
+};
+
+_Static_assert(sizeof(struct home) <= sizeof(((struct walk *)0)->home), "the home fits in its room");
+
+INLINE struct home *home_of(struct walk *w) {
+    return (struct home *)w->home;
+}
+
 INLINE u32 epoch_of(struct mm_struct *mm) {
     return BPF_CORE_READ(mm, mm_lock_seq.sequence);
+}
+
+INLINE u32 epoch_now(const struct address_space *space) {
+    return epoch_of((struct mm_struct *)space->mm);
+}
+
+INLINE void address_space_refresh(struct address_space *space) {
+    space->epoch = epoch_now(space);
+    // A write section of a seqcount is open while the count is odd (include/linux/seqlock.h).
+    space->stable = !(space->epoch & 1);
 }
 
 // The address space of the current task, which has one.
@@ -80,42 +126,43 @@ INLINE void address_space_open(struct address_space *space, struct mm_struct *mm
     space->id = BPF_CORE_READ(mm, context.ctx_id);
     space->vdso = (u64)BPF_CORE_READ(mm, context.vdso);
     space->uprobes = area ? BPF_CORE_READ(area, vaddr) : 0;
-    space->epoch = epoch_of(mm);
-    // A write section of a seqcount is open while the count is odd (include/linux/seqlock.h).
-    space->stable = !(space->epoch & 1);
+    address_space_refresh(space);
 }
 
-struct tree_node {
-    u64 words[TREE_NODE_SIZE / 8];
-};
-
 // The slot of a node that covers `address`. Pivots ascend; the first zero pivot ends a node that is not full (mtree_range_walk of lib/maple_tree.c).
-INLINE u64 tree_slot(const struct tree_node *node, u32 first_pivot, u32 first_slot, u32 pivots, u64 address) {
+INLINE u64 tree_slot(struct home *home, u32 first_pivot, u32 first_slot, u32 pivots, u64 address) {
     u32 slot = 0;
 #pragma unroll
     for (u32 i = 0; i < 15; i++) {
-        u64 pivot = i < pivots ? node->words[(first_pivot + i) & 31] : 0;
-        slot += pivot && pivot < address;
+        u64 pivot = i < pivots ? home->node.words[(first_pivot + i) & 31] : 0;
+        if (pivot && pivot < address) {
+            slot++;
+            home->below = pivot + 1;
+        }
     }
-    return node->words[(first_slot + slot) & 31];
+    return home->node.words[(first_slot + slot) & 31];
 }
 
-// The VMA that covers `address`, 0 when there is none; `node` is working memory. The pointer may be stale: the caller checks the VMA.
-INLINE u64 tree_find(u64 mm, u64 address, struct tree_node *node) {
-    u64 entry = (u64)BPF_CORE_READ((struct mm_struct *)mm, mm_mt.ma_root);
+// The VMA that covers `address`; 0 when there is none, and then home->below says where the hole begins. The pointer may be stale: the caller checks it.
+SHARED u64 tree_find(struct walk *w, u64 address) {
+    if (!w)
+        return 0;
+    struct home *home = home_of(w);
+    u64 entry = (u64)BPF_CORE_READ((struct mm_struct *)home->space.mm, mm_mt.ma_root);
     u32 range_pivot = bpf_core_field_offset(struct maple_range_64, pivot) / 8, range_slot = bpf_core_field_offset(struct maple_range_64, slot) / 8;
     u32 arange_pivot = bpf_core_field_offset(struct maple_arange_64, pivot) / 8, arange_slot = bpf_core_field_offset(struct maple_arange_64, slot) / 8;
 
+    home->below = 0;
     for (u32 level = 0; level < TREE_LEVELS_MAX; level++) {
         u32 type = (entry >> 3) & 15;
         if ((entry & 3) != 2 || entry < 4096 || type < TREE_TYPE_LEAF || type > TREE_TYPE_ARANGE)
             return 0;
-        if (bpf_probe_read_kernel(node, sizeof(*node), (void *)(entry & ~TREE_NODE_MASK)))
+        if (bpf_probe_read_kernel(&home->node, sizeof(home->node), (void *)(entry & ~TREE_NODE_MASK)))
             return 0;
         if (type == TREE_TYPE_ARANGE) {
-            entry = tree_slot(node, arange_pivot, arange_slot, 9, address);
+            entry = tree_slot(home, arange_pivot, arange_slot, 9, address);
         } else {
-            entry = tree_slot(node, range_pivot, range_slot, 15, address);
+            entry = tree_slot(home, range_pivot, range_slot, 15, address);
             if (type == TREE_TYPE_LEAF)
                 return entry & 3 ? 0 : entry;
         }
@@ -134,11 +181,6 @@ INLINE u64 file_identity(struct file *file) {
     return hash;
 }
 
-INLINE u64 mapping_identity(const struct mapping *mapping, u64 file) {
-    u64 hash = hash_step(hash_step(hash_step(file, mapping->start), mapping->end), mapping->offset);
-    return hash_step(hash, mapping->kind | (u64)mapping->flags << 32);
-}
-
 // Fill `mapping` from the VMA; 0 when it does not cover the address, or is another process's (VMAs are reused while they are read without a lock).
 INLINE int mapping_read(struct mapping *mapping, const struct address_space *space, u64 pointer, u64 address) {
     struct vm_area_struct *vma = (struct vm_area_struct *)pointer;
@@ -152,40 +194,49 @@ INLINE int mapping_read(struct mapping *mapping, const struct address_space *spa
         mapping->kind = MAPPING_VDSO;
     if (!file && space->uprobes && mapping->start == space->uprobes)
         mapping->kind = MAPPING_UPROBES;
-    mapping->identity = mapping_identity(mapping, file ? file_identity(file) : 0);
+    mapping->file = file ? file_identity(file) : 0;
+    mapping->identity = hash_step(hash_step(hash_step(mapping->file, mapping->start), mapping->end), mapping->offset);
+    mapping->identity = hash_step(mapping->identity, mapping->kind | (u64)mapping->flags << 32);
     return address >= mapping->start && address < mapping->end && (u64)BPF_CORE_READ(vma, vm_mm) == space->mm;
 }
 
-INLINE u64 mapping_check(const struct address_space *space, u64 page, const struct mapping *mapping) {
-    u64 hash = hash_step(hash_step(hash_step(space->id, page), space->epoch), mapping->start);
-    hash = hash_step(hash_step(hash_step(hash, mapping->end), mapping->offset), mapping->identity);
-    return hash_step(hash, mapping->kind | (u64)mapping->flags << 32);
+// The question of a cache entry: which address space, as it was in which epoch, and which part of it.
+INLINE u64 mapping_key(const struct address_space *space, u64 part) {
+    return hash_step(hash_step(space->id, part), space->epoch);
 }
 
-// The mapping at `address`, kind MAPPING_NONE when nothing is mapped there. Answers are kept as long as the epoch stands.
-INLINE void mapping_find(struct mapping *mapping, const struct address_space *space, u64 address, struct tree_node *node) {
-    u64 page = address >> 12;
-    u32 index = (u32)(hash_step(space->id, page) >> 32) & (MAPPING_CACHE_SIZE - 1);
+// The mapping at `address` into home->mapping, kind MAPPING_NONE when nothing is mapped there. Answers are kept as long as the epoch stands, one for each
+// `part`: the caller's own division of the address space.
+SHARED int mapping_find(struct walk *w, u64 address, u64 part) {
+    if (!w)
+        return 0;
+    struct home *home = home_of(w);
+    struct address_space *space = &home->space;
+    struct mapping *mapping = &home->mapping;
+    u64 key = mapping_key(space, part);
+    u32 index = (u32)(hash_step(space->id, part) >> 32) & (MAPPING_CACHE_SIZE - 1);
     struct mapping_entry *entry = bpf_map_lookup_elem(&mapping_cache, &index);
     if (!entry)
-        return;
+        return 0;
     *mapping = entry->mapping;
-    if (space->stable && entry->check == mapping_check(space, page, mapping)) {
+    if (space->stable && entry->check == check_of(key, (u64 *)mapping, 6) && address >= mapping->start && address < mapping->end) {
         count(COUNT_MAPPING_HITS);
-        return;
+        return 0;
     }
     count(COUNT_MAPPING_WALKS);
-    u64 vma = tree_find(space->mm, address, node);
-    int found = vma && mapping_read(mapping, space, vma, address);
-    if (!found)
+    u64 vma = tree_find(w, address);
+    if (!vma || !mapping_read(mapping, space, vma, address))
         __builtin_memset(mapping, 0, sizeof(*mapping));
-    if (!space->stable || epoch_of((struct mm_struct *)space->mm) != space->epoch) {
+    if (!space->stable || epoch_now(space) != space->epoch) {
         count(COUNT_MAPPING_RACES);
-        return;
+        return 0;
     }
+    if (mapping->kind == MAPPING_NONE)
+        return 0;
     entry->check = 0;
     entry->mapping = *mapping;
-    entry->check = mapping_check(space, page, mapping);
+    entry->check = check_of(key, entry->words, 6);
+    return 0;
 }
 
 #endif

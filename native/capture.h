@@ -10,6 +10,9 @@
 // System calls that a mask can name; the highest of x86-64 is below 512.
 #define SYSCALLS_MAX 512
 
+// Working memory of deferred walks: so many can wait for a page at one time. A power of two.
+#define POOL_SIZE 32
+
 // Which tasks are sampled.
 enum filter {
     FILTER_NONE = 0,  // all but the profiler itself

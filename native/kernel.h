@@ -60,6 +60,7 @@ struct pid {
 
 struct return_instance {
     unsigned long orig_ret_vaddr;
+    unsigned char chained;
     struct return_instance *next;
 } CORE;
 
@@ -194,6 +195,11 @@ struct raw_tracepoint_context {
 struct bpf_task_work {
     u64 opaque;
 } __attribute__((aligned(8)));
+
+// libbpf compares the types of a kernel function's arguments: a structure that is only declared does not match.
+struct bpf_map {
+    u32 id;
+} CORE;
 
 typedef int (*bpf_task_work_callback_t)(struct bpf_map *map, void *key, void *value);
 

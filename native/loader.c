@@ -15,9 +15,6 @@
 
 #include "record.h"
 
-// Working memory of deferred walks: so many can wait for a page at one time.
-#define DEFERRED_SLOTS 64
-
 // Programs that sample in a context of their own, each with its working memory on every CPU: perf event, tracepoint.
 #define CONTEXTS 2
 
@@ -109,7 +106,7 @@ static int configure(struct sampler *sampler, const struct sampler_config *confi
         return -ENOENT;
     int error = bpf_map__set_initial_value(constants, &mine, sizeof(mine));
     error = error ? error : bpf_map__set_max_entries(ring, (u32)ring_size);
-    error = error ? error : bpf_map__set_max_entries(jobs, sampler->cpus * CONTEXTS + DEFERRED_SLOTS);
+    error = error ? error : bpf_map__set_max_entries(jobs, sampler->cpus * CONTEXTS + POOL_SIZE);
     return error ? error : set_autoload(sampler->object, config->trigger);
 }
 

@@ -1,0 +1,309 @@
+// The kernel's side of the walk: modules from the mapping tree, caches, frames, the return addresses that uprobes replaced. walk_state.h says what each
+// home_ function owes the walk.
+#ifndef UNSPOOL_HOME_BPF_H
+#define UNSPOOL_HOME_BPF_H
+
+#include "address_space.bpf.h"
+#include "walk_state.h"
+
+// Rows of the whole machine, direct-mapped: 1 MB.
+#define ROW_CACHE_SIZE 16384
+
+#define MODULE_CACHE_SIZE 1024
+
+#define SPACE_CACHE_SIZE 1024
+
+// Mappings that are looked at, downwards from the code, for the one with the file's first byte.
+#define HEADER_SEARCH_MAX 12
+
+// include/uapi/linux/auxvec.h
+#define AT_BASE 7
+#define AT_ENTRY 9
+#define AUXV_WORDS 44
+
+#define ROW_WORDS (sizeof(struct row) / 8)
+#define MODULE_WORDS (sizeof(struct module) / 8)
+
+// Where e_entry lies in an ELF64 header.
+#define ELF_ENTRY_OFFSET 24
+
+// The words of a cache entry and their check, as in struct mapping_entry: an entry that was torn, or that another question wrote, is a miss.
+struct row_entry {
+    u64 check;
+    u64 spare;
+    union {
+        struct row row;
+        u64 words[ROW_WORDS];
+    };
+};
+
+struct module_entry {
+    u64 check;
+    union {
+        struct module module;
+        u64 words[MODULE_WORDS];
+    };
+};
+
+// What ends a process's stacks: read once an address space.
+struct space_entry {
+    u64 check;
+    union {
+        struct {
+            u64 process_entry;
+            u64 interpreter_entry;
+            u64 initial_sp;
+        };
+        u64 words[3];
+    };
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, ROW_CACHE_SIZE);
+    __type(key, u32);
+    __type(value, struct row_entry);
+} row_cache SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, MODULE_CACHE_SIZE);
+    __type(key, u32);
+    __type(value, struct module_entry);
+} module_cache SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, SPACE_CACHE_SIZE);
+    __type(key, u32);
+    __type(value, struct space_entry);
+} space_cache SEC(".maps");
+
+// ---- address space
+
+// AT_ENTRY, the interpreter's e_entry and the initial stack pointer, from the kernel's copy of the auxiliary vector (mm->saved_auxv).
+INLINE void space_read(struct space_entry *to, struct mm_struct *mm, struct tree_node *scratch, int *complete) {
+    u64 *auxv = scratch->words;
+    u64 base = 0, entry = 0;
+    _Static_assert(AUXV_WORDS <= 56, "mm->saved_auxv has 56 words on x86-64");
+    __builtin_memset(to, 0, sizeof(*to));
+    to->initial_sp = BPF_CORE_READ(mm, start_stack);
+    // In two halves: the scratch holds 32 words.
+    for (u32 half = 0; half < 2; half++) {
+        if (bpf_probe_read_kernel(auxv, 22 * 8, (void *)((u64)__builtin_preserve_access_index(&mm->saved_auxv) + half * 22 * 8)))
+            return;
+#pragma unroll
+        for (u32 i = 0; i < 22; i += 2) {
+            base = auxv[i] == AT_BASE ? auxv[i + 1] : base;
+            to->process_entry = auxv[i] == AT_ENTRY ? auxv[i + 1] : to->process_entry;
+        }
+    }
+    *complete = to->process_entry != 0;
+    if (!base)
+        return;
+    if (bpf_probe_read_user(&entry, sizeof(entry), (void *)(base + ELF_ENTRY_OFFSET)))
+        *complete = 0;
+    else
+        to->interpreter_entry = base + entry;
+}
+
+INLINE void home_open_ends(struct walk *w, struct mm_struct *mm) {
+    struct home *home = home_of(w);
+    struct space_entry found;
+    int complete = 0;
+    u32 index = (u32)(hash_step(home->space.id, 1) >> 32) & (SPACE_CACHE_SIZE - 1);
+    struct space_entry *entry = bpf_map_lookup_elem(&space_cache, &index);
+    if (!entry)
+        return;
+    found = *entry;
+    if (found.check != check_of(home->space.id, found.words, 3)) {
+        space_read(&found, mm, &home->node, &complete);
+        if (complete) {
+            entry->check = 0;
+            __builtin_memcpy(entry->words, found.words, sizeof(found.words));
+            entry->check = check_of(home->space.id, found.words, 3);
+        }
+    }
+    w->process_entry = found.process_entry;
+    w->interpreter_entry = found.interpreter_entry;
+    w->initial_sp = found.initial_sp;
+}
+
+// Fill the part of the walk's "in" that is the address space's. The walk's registers are there already.
+INLINE void home_open(struct walk *w, struct task_struct *task, struct mm_struct *mm) {
+    struct home *home = home_of(w);
+    struct uprobe_task *utask = task->utask;
+    address_space_open(&home->space, mm);
+    home->return_instance = utask ? (u64)BPF_CORE_READ(utask, return_instances) : 0;
+    home_open_ends(w, mm);
+    w->thread_pointer = task->thread.fsbase;
+    w->exact = 1;
+    w->module.start = w->module.end = 0;
+}
+
+// ---- modules
+
+// Whether two mappings show the same file: identities differ, for they hold the place too.
+INLINE int same_file(const struct mapping *mapping, const struct mapping *other) {
+    return other->kind == MAPPING_FILE && other->file == mapping->file;
+}
+
+// Where the file's first byte is mapped, 0 when it is not: usually `offset` bytes below the code; else (lld and BOLT put them further apart) in a mapping
+// not far below.
+INLINE u64 find_header(struct walk *w) {
+    struct home *home = home_of(w);
+    struct mapping *code = &home->mapping, *other = &home->other;
+    u64 address = code->start - code->offset;
+    if (!code->offset)
+        return code->start;
+    for (u32 i = 0; i < HEADER_SEARCH_MAX; i++) {
+        u64 vma = tree_find(w, address);
+        u64 below = home->below;
+        if (vma && mapping_read(other, &home->space, vma, address)) {
+            if (same_file(code, other) && !other->offset)
+                return other->start;
+            below = other->start;
+        }
+        // After the guess, downwards from the code.
+        if (!i)
+            below = code->start;
+        if (below < 4096)
+            return 0;
+        address = below - 1;
+    }
+    return 0;
+}
+
+INLINE int stop_of(const struct mapping *mapping) {
+    if (mapping->kind == MAPPING_NONE)
+        return STOP_NO_MAPPING;
+    if (mapping->kind == MAPPING_UPROBES)
+        return STOP_RA_REWRITTEN;
+    if (!(mapping->flags & VM_EXEC))
+        return STOP_NOT_EXECUTABLE;
+    return mapping->kind == MAPPING_ANON ? STOP_ANON_CODE : STOP_NONE;
+}
+
+INLINE struct module_entry *module_slot(u64 id) {
+    u32 index = (u32)(id >> 20) & (MODULE_CACHE_SIZE - 1);
+    return bpf_map_lookup_elem(&module_cache, &index);
+}
+
+SHARED int home_find_module(struct walk *w, u64 pc) {
+    if (!w)
+        return STOP_NO_MAPPING;
+    struct home *home = home_of(w);
+    struct mapping *mapping = &home->mapping;
+    mapping_find(w, pc, pc >> 12);
+    int stop = stop_of(mapping);
+    // While the mappings change, a miss proves nothing: look again in task context.
+    if (stop == STOP_NO_MAPPING && !home->space.stable) {
+        w->fault_size = 0;
+        return STOP_PAGE_ABSENT;
+    }
+    if (stop)
+        return stop;
+    u64 id = hash_step(home->space.id, mapping->identity);
+    struct module_entry *entry = module_slot(id);
+    if (!entry)
+        return STOP_NO_MAPPING;
+    w->module = entry->module;
+    if (entry->check == check_of(id, (u64 *)&w->module, MODULE_WORDS)) {
+        count(COUNT_MODULE_HITS);
+        return 0;
+    }
+    count(COUNT_MODULE_MISSES);
+    __builtin_memset(&w->module, 0, sizeof(w->module));
+    w->module.start = mapping->start;
+    w->module.end = mapping->end;
+    w->module.id = id;
+    w->module.flags = mapping->kind == MAPPING_VDSO ? MODULE_VDSO : 0;
+    w->module.header = mapping->kind == MAPPING_VDSO ? mapping->start : find_header(w);
+    return 0;
+}
+
+INLINE void home_keep_module(struct walk *w) {
+    struct module_entry *entry = module_slot(w->module.id);
+    if (!entry)
+        return;
+    entry->check = 0;
+    entry->module = w->module;
+    entry->check = check_of(w->module.id, entry->words, MODULE_WORDS);
+}
+
+// ---- rows
+
+INLINE struct row_entry *row_slot(const struct walk *w, u64 key) {
+    u32 index = (u32)(hash_step(w->module.id, key) >> 32) & (ROW_CACHE_SIZE - 1);
+    return bpf_map_lookup_elem(&row_cache, &index);
+}
+
+// Rows are kept by what is mapped, not by when: a change of the mappings that leaves this one as it is leaves its rows.
+INLINE int home_get_row(struct walk *w, u64 key) {
+    struct row_entry *entry = row_slot(w, key);
+    if (!entry)
+        return 0;
+    w->row = entry->row;
+    if (entry->check != check_of(w->module.id ^ key, (u64 *)&w->row, ROW_WORDS)) {
+        count(COUNT_ROW_MISSES);
+        return 0;
+    }
+    count(COUNT_ROW_HITS);
+    return 1;
+}
+
+INLINE void home_put_row(struct walk *w, u64 key) {
+    struct row_entry *entry = row_slot(w, key);
+    if (!entry)
+        return;
+    entry->check = 0;
+    entry->row = w->row;
+    entry->check = check_of(w->module.id ^ key, entry->words, ROW_WORDS);
+}
+
+// ---- frames
+
+INLINE int home_put_frame(struct walk *w, u64 ip, u32 marks) {
+    u32 depth = w->depth;
+    if (depth >= w->max_frames || depth >= DEFERRED_FRAMES_MAX)
+        return STOP_FRAME_LIMIT;
+    w->frames[depth] = (ip & ((1ull << FRAME_ADDRESS_BITS) - 1)) | (u64)marks << FRAME_ADDRESS_BITS;
+    return 0;
+}
+
+INLINE void home_frame_cfa(struct walk *w) {
+    (void)w;
+}
+
+// The kernel keeps the return addresses that uretprobes replaced, innermost first; several probes on one call are chained to the first one's address
+// (kernel/events/uprobes.c, prepare_uretprobe).
+SHARED int home_next_return(struct walk *w) {
+    if (!w)
+        return STOP_RA_REWRITTEN;
+    struct home *home = home_of(w);
+    struct return_instance *instance = (struct return_instance *)home->return_instance;
+    if (!instance)
+        return STOP_RA_REWRITTEN;
+    w->value = BPF_CORE_READ(instance, orig_ret_vaddr);
+    for (u32 i = 0; i < 8 && BPF_CORE_READ(instance, chained); i++)
+        instance = BPF_CORE_READ(instance, next);
+    home->return_instance = (u64)BPF_CORE_READ(instance, next);
+    return w->value ? STOP_NONE : STOP_RA_REWRITTEN;
+}
+
+INLINE int home_original_return(struct walk *w, u64 *ra) {
+    int stop = home_next_return(w);
+    *ra = w->value;
+    return stop;
+}
+
+// The stack's own part of the mapping cache: 1 MB of addresses share an entry, which holds while the stack pointer stays in one mapping.
+INLINE void home_stack_bounds(struct walk *w) {
+    struct home *home = home_of(w);
+    u64 sp = w->regs[REG_RSP];
+    mapping_find(w, sp, sp >> 20 | 1ull << 63);
+    w->stack_low = home->mapping.start;
+    w->stack_high = home->mapping.end;
+}
+
+#endif
