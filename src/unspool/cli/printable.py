@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
-# Cc: C0 and C1 controls; Cf: format characters, those that reverse the writing direction among them; Zl, Zp: separators of lines; Cs: bytes that are no
-# UTF-8 (surrogateescape), which stdout would refuse.
+# Cc: C0 and C1 controls; Cf: format characters, those that reverse the writing direction among them; Zl, Zp: separators of lines;
+# Cs: bytes that are no UTF-8 (surrogateescape), which stdout would refuse.
 _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _LONGEST = 4096
 

@@ -1,0 +1,1 @@
+"""Where the stages are put together: targets, walks, names, recordings."""
