@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import tempfile
+from bisect import bisect_right
 from collections.abc import Iterable
 from pathlib import Path
 
-from unspool.errors import BadInput, NoSuchTarget
+from unspool.errors import BadInput, BadRequest, NoSuchTarget
 from unspool.formats.elf import Elf
 
 EXAMPLES = """examples:
@@ -31,13 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("file", type=Path, help="an ELF file")
     check.add_argument("files", type=Path, nargs="+", metavar="FILE", help="ELF files")
     check.add_argument("--all", action="store_true", help=f"print all findings of a kind, not the first {MOST_SHOWN}")
-    for action in (show, check, stats):
+    make = actions.add_parser("make", help="make it from .eh_frame", description="Write a copy of a program or library with SFrame V3.")
+    make.add_argument("file", type=Path, metavar="IN", help="a linked ELF file with .eh_frame")
+    make.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="where to write; must not be IN")
+    make.add_argument("--detached", action="store_true", help="write a side file with the section alone")
+    make.add_argument("--all", action="store_true", help=f"list all that could not be expressed, not the largest {MOST_SHOWN}")
+    for action in (show, check, stats, make):
         action.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action."""
-    actions = {"show": _show, "check": _check, "stats": _stats}
+    actions = {"show": _show, "check": _check, "stats": _stats, "make": _make}
     return actions[arguments.action](arguments)
 
 
@@ -79,6 +87,52 @@ def _stats(arguments: argparse.Namespace) -> int:
     else:
         emit(stats.lines(found))
     return VALID
+
+
+def _make(arguments: argparse.Namespace) -> int:
+    from unspool.toolkit import check, make
+
+    elf = open_elf(arguments.file)
+    made = make.make(elf, arguments.file.read_bytes(), apart=arguments.detached)
+    _write(arguments.output, arguments.file, made.data, executable=not arguments.detached)
+    names = sorted(check.functions(elf))
+    skipped = sorted(made.skipped, key=lambda skipped: skipped.start - skipped.end)
+    shown = skipped if arguments.all else skipped[:MOST_SHOWN]
+    if arguments.json:
+        values = {"file": str(arguments.output), "functions": made.functions, "rows": made.rows, "sframe_size": made.sframe_size}
+        values |= {"eh_frame_size": made.eh_frame_size, "text": made.text, "covered": made.covered}
+        left = [{"start": hex(s.start), "end": hex(s.end), "function": _name(names, s.function), "reason": s.reason} for s in skipped]
+        sys.stdout.write(json.dumps({**values, "skipped": left}, indent=1) + "\n")
+        return VALID
+    emit(make.lines(made))
+    emit(f"  {s.start:#x} {s.end - s.start:>6} bytes {_name(names, s.function) or f'{s.function:#x}'}: {s.reason}" for s in shown)
+    if len(skipped) > len(shown):
+        emit([f"  {len(skipped) - len(shown)} more (--all shows them)"])
+    return VALID
+
+
+def _name(names: list[tuple[int, int, str]], address: int) -> str | None:
+    """The symbol that covers the address; `names` are (address, size, name), sorted."""
+    index = bisect_right(names, (address, 1 << 64, "")) - 1
+    if index < 0 or address >= names[index][0] + names[index][1]:
+        return None
+    return names[index][2]
+
+
+def _write(output: Path, source: Path, data: bytes, *, executable: bool) -> None:
+    """Write the file whole or not at all: a temporary file in its folder, then one rename. An existing file is replaced."""
+    if output.exists() and output.samefile(source):
+        message = f"{output} is the input: it is mapped by what runs it"
+        raise BadRequest(message)
+    try:
+        descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, no path
+            file.write(data)
+            os.fchmod(file.fileno(), source.stat().st_mode & 0o777 if executable else 0o644)
+        Path(name).rename(output)
+    except OSError as error:
+        message = f"{output}: {error.strerror}"
+        raise NoSuchTarget(message) from None
 
 
 def _check(arguments: argparse.Namespace) -> int:
