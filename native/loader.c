@@ -74,10 +74,20 @@ const char *unspool_sampler_error(void) {
     return log_text;
 }
 
+// In the ring the user's frames come first, for they are found first; as the reader gets them, the kernel's, which are the inner ones.
 static int copy_record(void *context, void *data, size_t size) {
     struct sampler *sampler = context;
-    memcpy(sampler->buffer + sampler->used, data, size);
-    sampler->used += size;
+    const struct record *record = data;
+    const u8 *frames = (const u8 *)data + sizeof(*record);
+    u64 user = record->n_user * sizeof(u64), kernel = record->n_kernel * sizeof(u64);
+    u8 *to = sampler->buffer + sampler->used;
+    // The ring's own length is rounded up to 8; a record that says more than it has is none of ours.
+    if (sizeof(*record) + user + kernel > size || record->size != sizeof(*record) + user + kernel)
+        return 0;
+    memcpy(to, record, sizeof(*record));
+    memcpy(to + sizeof(*record), frames + user, kernel);
+    memcpy(to + sizeof(*record) + kernel, frames, user);
+    sampler->used += record->size;
     // libbpf counts the record as consumed when the callback fails, so it fails after the copy: no room for another of the largest size.
     return sampler->size - sampler->used < RECORD_SIZE_MAX ? -ENOSPC : 0;
 }

@@ -60,8 +60,7 @@ struct record {
     u16 n_kernel;
     u16 n_user;
     u32 space_generation;  // mm_lock_seq at the sample: changes with every change of the mappings
-    // Then n_user user frames and n_kernel kernel addresses, u64 each, innermost first in both. The user's come first because they are found first;
-    // the kernel's frames are the inner ones.
+    // Then n_kernel kernel addresses and n_user user frames, u64 each, innermost first in both. (In the ring the user's come first; loader.c turns them.)
 };
 
 _Static_assert(sizeof(struct record) == 72, "the header of a record is 72 bytes");
