@@ -6,9 +6,10 @@ import ctypes
 import ctypes.util
 import enum
 import zlib
+from functools import cache
 
 from unspool.errors import BadInput
-from unspool.formats.elf.headers import Layout
+from unspool.formats.elf.headers import Layout, SectionFlag
 
 MAX_SIZE = 256 << 20
 """Bytes that a section may have, stored or unpacked."""
@@ -35,6 +36,16 @@ def decompress(data: bytes, layout: Layout, *, max_size: int = MAX_SIZE) -> byte
     fields = header.unpack_from(data)
     algorithm, size = fields[0], fields[-2]
     return unpack(data[header.size :], algorithm, size, max_size=max_size)
+
+
+def stated_size(head: bytes, name: str, layout: Layout, flags: int, size: int) -> int:
+    """The bytes that a section claims to hold unpacked, from its first 24 bytes; `size` when it is not compressed."""
+    header = layout.fields("III", "IIQQ")
+    if flags & SectionFlag.COMPRESSED and len(head) >= header.size:
+        return int(header.unpack_from(head)[-2])
+    if name.startswith(".zdebug") and head.startswith(_ZDEBUG_MAGIC):
+        return int.from_bytes(head[4:12], "big")
+    return size
 
 
 def decompress_zdebug(data: bytes, *, max_size: int = MAX_SIZE) -> bytes:
@@ -79,6 +90,7 @@ def _zstd(stream: bytes, size: int) -> bytes:
     return target.raw[:result]
 
 
+@cache
 def _zstd_library() -> ctypes.CDLL | None:
     # The standard library has Zstandard from Python 3.14 on only; dpkg and rpm both need the C library, so it is everywhere.
     try:

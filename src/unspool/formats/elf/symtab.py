@@ -73,6 +73,13 @@ class SymbolTable:
         """Rows in the table, of any type."""
         return len(self._values)
 
+    def __iter__(self) -> Iterator[ElfSymbol]:
+        """Every function symbol, in table order."""
+        for index in range(len(self)):
+            symbol = self._symbol(index)
+            if symbol is not None:
+                yield symbol
+
     @cached_property
     def _starts(self) -> list[int]:
         return sorted(set(self._values))

@@ -1,0 +1,34 @@
+"""Names as the programmer wrote them: C++, Rust, Swift and D names decoded, marks of compilers taken off."""
+
+from __future__ import annotations
+
+import re
+
+# What GCC and LLVM append to the name of a part or a copy of a function.
+_CLONE = re.compile(r"(\.(cold|part|constprop|isra|localalias|lto_priv|llvm|warm|hot|unlikely|__uniq)(\.\d+)*)+$")
+_MANGLED = ("_Z", "__Z", "_R", "___Z", "$s", "$S", "_T0")
+_MAX_MANGLED = 1 << 14
+
+
+def without_clone_mark(name: str) -> str:
+    """The function that a part of it or a copy of it was made from.
+
+    >>> without_clone_mark("round_and_return.part.0.constprop.0"), without_clone_mark("a.cold")
+    ('round_and_return', 'a')
+    """
+    return _CLONE.sub("", name) or name
+
+
+def demangled(name: str) -> str:
+    """The name decoded; itself when it is in no known encoding or its encoding is broken.
+
+    >>> demangled("_ZN3foo3barEi"), demangled("main")
+    ('foo::bar(int)', 'main')
+    """
+    if not name.startswith(_MANGLED) or len(name) > _MAX_MANGLED:
+        return name
+    try:
+        import pydemumble
+    except ImportError:
+        return name
+    return pydemumble.demangle(name) or name
