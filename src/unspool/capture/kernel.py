@@ -36,7 +36,7 @@ _LOG_LINES = 12
 
 
 class Sampler:
-    """The loaded programs, taking samples from `start` to `stop`. Nothing stays in the kernel after `close`, nor after the end of this process."""
+    """The loaded programs, sampling from `start` to `stop`. Nothing stays in the kernel after `close`, nor after the process's end."""
 
     def __init__(self, request: Request) -> None:
         """Load the programs; NotPermitted, or Unsupported with the kernel's words."""
@@ -137,10 +137,8 @@ def failure(number: int, log: list[str]) -> UnspoolError:
     """The error for an errno and what libbpf and the verifier said."""
     if number in {errno.EPERM, errno.EACCES} and os.geteuid() != 0:
         return NotPermitted("the kernel does not permit to load the sampler")
-    excerpt = "\n".join(log[-_LOG_LINES:])
-    return Unsupported(
-        f"the sampler cannot run: {os.strerror(number)}\n{excerpt}" if excerpt else f"the sampler cannot run: {os.strerror(number)}"
-    )
+    lines = [f"the sampler cannot run: {os.strerror(number)}", *log[-_LOG_LINES:]]
+    return Unsupported("\n".join(lines))
 
 
 def configuration(request: Request) -> bytes:

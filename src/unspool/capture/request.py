@@ -15,8 +15,8 @@ class Request:
     """Which threads are sampled, by what trigger, how often.
 
     `pids` and `tids` are numbers in our own PID namespace; with neither, the whole machine but ourselves is sampled. `follow`: children of
-    `pids` are sampled too. `frequency` is in samples a second and CPU, for the trigger `cpu`, which counts hardware cycles where `hardware` is
-    set and the machine has them. `ring_bytes` is a power of two, at least a page.
+    `pids` are sampled too. `frequency` is in samples a second and CPU, for the trigger `cpu`, which counts hardware cycles where
+    `hardware` is set and the machine has them. `ring_bytes` is a power of two, at least a page.
     """
 
     pids: tuple[int, ...] = ()
