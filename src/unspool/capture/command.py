@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unspool.capture.proc import read_file
 from unspool.errors import NoSuchTarget, NotPermitted, UnspoolError
 
 NOT_FOUND = 127
@@ -144,3 +145,22 @@ def open_process(pid: int) -> int:
     except OSError as error:
         # A thread's id (EINVAL, ENOENT before kernel 6.9) is no process.
         raise NoSuchTarget(f"{pid} is no process: {error.strerror}", hint="-t takes the ids of threads.") from None
+
+
+def open_thread(tid: int) -> int:
+    """The same for a thread; before kernel 6.9, which cannot watch one, for its process."""
+    try:
+        return os.pidfd_open(tid, os.O_EXCL)  # PIDFD_THREAD, include/uapi/linux/pidfd.h
+    except OSError:
+        owner = process_of(tid)
+    if not owner:
+        raise NoSuchTarget(f"there is no thread {tid}", hint="`ls /proc/PID/task` lists a process's threads.")
+    return open_process(owner)
+
+
+def process_of(tid: int) -> int:
+    """The process that a thread belongs to, 0 when it is gone."""
+    for line in (read_file(f"/proc/{tid}/status") or b"").splitlines():
+        if line.startswith(b"Tgid:"):
+            return int(line.split()[1])
+    return 0

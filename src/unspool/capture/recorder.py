@@ -13,6 +13,7 @@ from unspool.capture.kernel_modules import KernelModules
 from unspool.capture.perf_maps import PerfMaps
 from unspool.capture.proc import suspended_ns, thread_name
 from unspool.capture.processes import Process, Processes, Program
+from unspool.capture.records import HEADER, NO_BAD_FRAME, RecordFlag, RecordTrigger
 from unspool.capture.sideband import Event, Exited
 from unspool.capture.syscall_names import syscall_name
 
@@ -22,11 +23,12 @@ HOLD_NS = 20 * 10**6
 RESCAN_NS = 10**9
 """How often processes are read again from /proc at most, when the kernel lost events."""
 
-_HEADER = struct.Struct("<IIQQIIIHHQQIBBBBHHI")
-_NO_BAD_FRAME = 0xFFFFFFFF
-_COMPAT = 2
-_TRIGGERS = {1: "cpu", 2: "syscalls"}
-_SYSCALL = 2
+_START = struct.Struct("<IIQ")
+"""Of a record's header what sorts it: size, sequence, time."""
+
+_TRIGGERS = {int(RecordTrigger.CPU): "cpu", int(RecordTrigger.SYSCALL): "syscalls"}
+_SYSCALL = int(RecordTrigger.SYSCALL)
+_COMPAT = int(RecordFlag.COMPAT)
 
 
 class SampleSource(Protocol):
@@ -101,9 +103,9 @@ class Recorder:
         held = self._held_samples
         while data := self._samples.drain():
             offset, end = 0, len(data)
-            while offset + _HEADER.size <= end:
-                size, _, time_ns = struct.unpack_from("<IIQ", data, offset)
-                if size < _HEADER.size or offset + size > end:
+            while offset + HEADER.size <= end:
+                size, _, time_ns = _START.unpack_from(data, offset)
+                if size < HEADER.size or offset + size > end:
                     break
                 held.append((time_ns, data[offset : offset + size]))
                 offset += size
@@ -140,7 +142,7 @@ class Recorder:
                 self._held_samples.append(entry)
 
     def _store(self, data: bytes) -> None:
-        header = _HEADER.unpack_from(data)
+        header = HEADER.unpack_from(data)
         _, _, time_ns, start_ns, pid, tid, cpu, trigger, flags, detail = header[:10]
         process = self._by_start.get((pid, start_ns)) or self._process(pid, start_ns)
         program = process.program_at(time_ns)
@@ -194,8 +196,8 @@ class Recorder:
 
 def _raw_stack(header: tuple[int, ...], data: bytes) -> RawStack:
     stop_address, first_bad, stop, verdict, reason, _, n_kernel = header[10:17]
-    bad = None if first_bad == _NO_BAD_FRAME else first_bad
-    return RawStack(stop, stop_address, verdict, reason, bad, n_kernel, data[_HEADER.size :])
+    bad = None if first_bad == NO_BAD_FRAME else first_bad
+    return RawStack(stop, stop_address, verdict, reason, bad, n_kernel, data[HEADER.size :])
 
 
 def _detail(number: int, flags: int) -> str:

@@ -1,0 +1,227 @@
+"""A recording from start to end: capture, store and symbols put together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unspool.capture.command import Command, User, invoking_user, open_process, open_thread, process_of
+from unspool.capture.ending import Ending, Why
+from unspool.capture.frames import Tally, totals
+from unspool.capture.kernel import Sampler
+from unspool.capture.processes import Processes
+from unspool.capture.recorder import Recorder
+from unspool.capture.request import Request
+from unspool.capture.sideband import Sideband
+from unspool.capture.triggers import Trigger
+from unspool.errors import RecordingError
+from unspool.session.recording_names import name_frames
+from unspool.store.place import wal_of
+from unspool.symbols.symbolizer import Symbolizer
+
+POLL_SECONDS = 0.05
+COMMIT_SECONDS = 1.0
+GRACE_SECONDS = 2.0
+"""How long a command may take to end after it was asked to, before it is left alone."""
+
+
+class NotStored(RecordingError):
+    """The recording could not be written on (most often: the disk is full); what was committed before can be read."""
+
+    exit_status = 74  # EX_IOERR of sysexits.h
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to record: `pids` and `tids` (both empty: the command, without a command the whole machine), how, and into which file."""
+
+    output: Path
+    pids: tuple[int, ...] = ()
+    tids: tuple[int, ...] = ()
+    everything: bool = False
+    command: tuple[str, ...] = ()
+    as_root: bool = False
+    frequency: int = 99
+    seconds: float | None = None
+    trigger: Trigger = field(default_factory=Trigger)
+    replace: bool = False
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a recording is: what was counted until now, and in the end why it ended and the command's exit status."""
+
+    output: Path
+    seconds: float = 0.0
+    samples: int = 0
+    lost: int = 0
+    processes: int = 0
+    tallies: list[Tally] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+    why: Why | None = None
+    exit_status: int | None = None
+
+
+Show = Callable[[str, Progress], None]
+"""Called with the stage ("recording", "naming") several times a second."""
+
+
+def record(plan: Plan, show: Show) -> Progress:
+    """Record as planned until it ends; NotStored when the file could not be written on, KeyboardInterrupt at the second Ctrl-C."""
+    user = invoking_user()
+    with contextlib.ExitStack() as held:
+        command = None
+        if plan.command:
+            # Forked first: no thread and no large library is in the process yet.
+            command = held.enter_context(contextlib.closing(Command(plan.command, user=None if plan.as_root else user)))
+        watched = [open_process(pid) for pid in plan.pids] + [open_thread(tid) for tid in plan.tids]
+        ending = held.enter_context(Ending(seconds=plan.seconds, command=command, processes=watched))
+        recording = Recording(plan, command, held)
+        give_away(plan.output, user)
+        try:
+            recording.run(ending, show)
+        finally:
+            recording.stop()
+        give_away(plan.output, user)
+        recording.progress.exit_status = end_command(command, ending)
+        recording.finish(show)
+        return recording.progress
+
+
+class Recording:
+    """A recording in the making: its sources, its writer, and how far it is."""
+
+    def __init__(self, plan: Plan, command: Command | None, held: contextlib.ExitStack) -> None:
+        """Open everything and start sampling; `held` closes it."""
+        from unspool.store.header import Header
+        from unspool.store.writer import Writer
+
+        self.plan = plan
+        self.command = command
+        self.progress = Progress(plan.output)
+        self._stopped = False
+        header = Header.here(frequency=float(plan.frequency), trigger=plan.trigger.text, command=" ".join(plan.command))
+        self.sampler = held.enter_context(contextlib.closing(Sampler(request_of(plan, command))))
+        self.sideband = held.enter_context(Sideband())
+        model = Processes(watched_processes(plan, command), follow=not plan.tids)
+        model.scan()
+        self.writer = Writer(plan.output, header, replace=plan.replace)
+        self.recorder = held.enter_context(contextlib.closing(Recorder(self.sampler, self.sideband, model, self.writer)))
+        self._started = time.monotonic()
+
+    def run(self, ending: Ending, show: Show) -> None:
+        """Take samples until it is time to end."""
+        self.sampler.start()
+        ending.start()
+        self._started = committed = time.monotonic()
+        if self.command is not None:
+            self.command.release()
+        while not ending.wait(POLL_SECONDS):
+            self.recorder.step()
+            if time.monotonic() - committed >= COMMIT_SECONDS:
+                committed = time.monotonic()
+                self._commit()
+                self._count()
+                show("recording", self.progress)
+        self.progress.why = ending.why
+
+    def stop(self) -> None:
+        """Take no more samples, and store those that were taken."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self.sampler.stop()
+        self.sampler.flush()
+        self.recorder.step(final=True)
+        self._commit()
+        self._count()
+
+    def finish(self, show: Show) -> None:
+        """Name the frames and close the file."""
+        show("naming", self.progress)
+        try:
+            with Symbolizer() as symbolizer:
+                name_frames(self.recorder.frames.unnamed, self.recorder.perf_maps, self.writer, symbolizer)
+        finally:
+            with self._storing():
+                self.writer.finish(int(self.progress.seconds * 1e9))
+
+    def _count(self) -> None:
+        progress = self.progress
+        progress.seconds = time.monotonic() - self._started
+        progress.counters = dict(self.sampler.counters())
+        _, progress.lost = totals(progress.counters)
+        progress.samples = self.recorder.stored
+        progress.tallies = self.recorder.frames.tallies
+
+    def _commit(self) -> None:
+        with self._storing():
+            self.recorder.count()
+            self.writer.commit()
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            yield
+        except RecordingError as error:
+            self._stopped = True
+            raise NotStored(str(error), hint=error.hint) from error
+
+
+def request_of(plan: Plan, command: Command | None) -> Request:
+    """What the kernel is asked for; a plan that names nothing is the whole machine."""
+    pids = () if plan.everything else (*plan.pids, *([command.pid] if command else []))
+    tids = () if plan.everything else plan.tids
+    return Request(pids, tids, plan.trigger, plan.frequency, follow=not plan.tids)
+
+
+def watched_processes(plan: Plan, command: Command | None) -> list[int] | None:
+    """The processes to follow, None for all of the machine."""
+    if plan.everything:
+        return None
+    owners = [owner for owner in map(process_of, plan.tids) if owner]
+    return [*plan.pids, *owners, *([command.pid] if command else [])] or None
+
+
+def end_command(command: Command | None, ending: Ending) -> int | None:
+    """See the command to its end; its exit status, 0 when it was we who ended it, None without a command."""
+    if command is None:
+        return None
+    if ending.why == "command":
+        return command.wait()
+    # The terminal gave Ctrl-C to the command too; it may want a moment to end in its own way.
+    if ending.why == "interrupted" and ending.signal is signal.SIGINT and wait_for(command, GRACE_SECONDS):
+        return command.wait()
+    command.send(signal.SIGTERM)
+    ended = wait_for(command, GRACE_SECONDS)
+    return command.wait() if ended and ending.why == "interrupted" else 0
+
+
+def wait_for(command: Command, seconds: float) -> bool:
+    """Wait for the command's end, but no longer than that; whether it has ended."""
+    deadline = time.monotonic() + seconds
+    while command.poll() is None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        select.select([command.pidfd], [], [], left)
+    return True
+
+
+def give_away(path: Path, user: User | None) -> None:
+    """Give the recording (and its log, while there is one) to whom called sudo."""
+    if user is None:
+        return
+    for name in (path, wal_of(path)):
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                os.fchown(descriptor, user.uid, user.gid)
+            finally:
+                os.close(descriptor)

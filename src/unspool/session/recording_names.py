@@ -1,0 +1,100 @@
+"""Names for the frames of a recording: a file's addresses looked up at once, the kernel's in kallsyms, run-time code's in its perf map."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from typing import Protocol
+
+from unspool.capture.frames import Place
+from unspool.capture.perf_maps import PerfMaps
+from unspool.formats.kallsyms import Kallsyms
+from unspool.formats.perf_map import PerfMap
+from unspool.model.symbol import Named, Symbol, Unnamed
+from unspool.symbols.files import OpenFile
+from unspool.symbols.mapped_files import own_vdso
+from unspool.symbols.reasons import Reason
+from unspool.symbols.symbolizer import NameTable, Symbolizer
+
+
+class NameSink(Protocol):
+    """Where names go: `store.writer.Writer`."""
+
+    def name(self, frame: int, named: Named) -> None:
+        """Note a frame's names, or why it has none."""
+
+
+class KernelNames:
+    """The kernel's functions as a table of the symbolizer."""
+
+    def __init__(self, text: bytes) -> None:
+        """Read the text of /proc/kallsyms."""
+        self._symbols = Kallsyms(text)
+
+    def name(self, address: int) -> Named:
+        """The function at a kernel address."""
+        if self._symbols.hidden:
+            return Reason.KERNEL_HIDDEN.because()
+        found = self._symbols.find(address)
+        return Reason.NO_KERNEL_SYMBOL.because() if found is None else (Symbol(found.name, address - found.address),)
+
+
+class JitNames:
+    """A program's perf map as a table of the symbolizer."""
+
+    def __init__(self, text: bytes) -> None:
+        """Read the map."""
+        self._map = PerfMap(text)
+
+    def name(self, address: int) -> Named:
+        """The piece of compiled code at an address of the program."""
+        found = self._map.find(address)
+        return Reason.NO_JIT_NAME.because() if found is None else (Symbol(found.name, address - found.start),)
+
+
+def name_frames(places: Iterable[Place], perf_maps: PerfMaps, sink: NameSink, symbolizer: Symbolizer) -> None:
+    """Give a name, or the reason why there is none, to each frame."""
+    groups: dict[Hashable, list[Place]] = defaultdict(list)
+    for place in places:
+        groups[_key(place)].append(place)
+    for key, group in groups.items():
+        if key not in symbolizer:
+            symbolizer.add(key, _source(group[0], perf_maps))
+        in_file = group[0].kind in {"file", "vdso"}
+        addresses = [place.offset if in_file else place.address for place in group]
+        for place, named in zip(group, symbolizer.names(key, addresses), strict=True):
+            sink.name(place.frame, named)
+
+
+def _key(place: Place) -> Hashable:
+    if place.kind == "file":
+        return place.file or ("gone", place.path)
+    if place.kind == "jit":
+        return ("jit", place.pid)
+    return place.kind
+
+
+def _source(place: Place, perf_maps: PerfMaps) -> OpenFile | NameTable | Unnamed | None:
+    if place.kind == "vdso":
+        return own_vdso()
+    if place.kind == "anon":
+        return Reason.ANONYMOUS.because()
+    if place.kind == "kernel":
+        return _kernel()
+    if place.kind == "jit":
+        text = perf_maps.read(place.pid)
+        return Reason.NO_JIT_MAP.because() if text is None else JitNames(text)
+    file = place.file
+    if file is None or file.fd is None:
+        return Reason.FILE_UNREACHABLE.because(file.reason if file is not None else "")
+    # The symbolizer closes what it is given; the recorder keeps its own for files that it meets again.
+    return OpenFile(os.dup(file.fd), file.path, file.build_id)
+
+
+def _kernel() -> NameTable | Unnamed:
+    try:
+        with open("/proc/kallsyms", "rb") as file:  # noqa: PTH123 (bytes)
+            return KernelNames(file.read())
+    except OSError:
+        return Reason.KERNEL_HIDDEN.because()
