@@ -52,7 +52,10 @@ class Scene:
 
     def stack(self, *frames: int, stop: Stop = Stop.END_PROCESS_ENTRY, cause: str | None = None, kernel: int = 0) -> int:
         """A stack of those frames, innermost first."""
-        judgement = RELIABLE if stop.is_end else Judgement(Verdict.UNRELIABLE, stop, max(len(frames) - kernel - 1, 0))
+        if stop is Stop.NO_USER_STACK:
+            judgement = UNJUDGED
+        else:
+            judgement = RELIABLE if stop.is_end else Judgement(Verdict.UNRELIABLE, stop, max(len(frames) - kernel - 1, 0))
         return self.writer.stack(frames, kernel, stop, self.modules[cause] if cause else None, judgement)
 
 
@@ -60,7 +63,8 @@ def small(path: Path) -> Path:
     """Ten samples of two processes over one second.
 
     demo (pid 10, threads 10 and 11): 5 x leaf<-work<-main whole, 2 x leaf<-leaf<-main whole (recursive),
-    1 x ksys<-read<-main whole (kernel), 1 x inner cut by no-unwind-info in libfoo.so.  kworker (pid 20): 1 x ksys, no user stack.  3 samples lost.
+    1 x ksys<-read<-main whole (kernel), 1 x inner cut by no-unwind-info in libfoo.so.
+    kworker (pid 20): 1 x ksys, no user stack. 3 samples lost.
     """
     with Writer(path, HEADER) as writer:
         scene = Scene(writer)

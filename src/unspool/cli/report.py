@@ -1,0 +1,192 @@
+"""Where the time goes in a recording, and how complete that picture is.
+
+The report names the machine, counts the samples (lost ones too), says what share of them reaches an accepted end, why the others stop
+and in which modules, and lists the functions by the time they ran themselves (self) and with everything they called (total).
+docs/stops.md explains every stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from unspool.cli.filters import add_filter_arguments, filter_of
+from unspool.cli.output import write_lines
+from unspool.cli.printable import printable
+from unspool.cli.tree_text import tree_lines
+from unspool.errors import BadRequest
+from unspool.model.verdict import Stop, Verdict
+from unspool.profile.columns import About, Profile
+from unspool.profile.quality import Cause, Quality, quality
+from unspool.profile.rows import FunctionRow, ProcessRow, functions, processes, tree_rows
+from unspool.store.load import load
+from unspool.store.reader import open_recording
+
+EXAMPLES = """examples:
+  unspool report host.unspool                           the whole machine
+  unspool report host.unspool --tree --comm nginx       the call tree of one program
+  unspool report host.unspool --ending cut              what the samples that are cut have in common
+  unspool report host.unspool --json                    the same for programs
+"""
+TOP = 20
+MODULES_SHOWN = 5
+NAME_WIDTH = 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("file", metavar="FILE", help="a recording")
+    parser.add_argument("--json", action="store_true", help="print JSON; it holds every function unless --top is given")
+    parser.add_argument("--tree", action="store_true", help="print the call tree too")
+    parser.add_argument(
+        "--by", choices=["none", "comm", "process", "thread"], default="comm", help="what the tree begins with (default: comm)"
+    )
+    parser.add_argument("--least", metavar="PERCENT", type=float, default=0.5, help="leave smaller parts of the tree out (default: 0.5)")
+    parser.add_argument("-n", "--top", metavar="N", type=int, help=f"how many functions and processes (default: {TOP})")
+    add_filter_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the report."""
+    if arguments.top is not None and arguments.top < 0:
+        raise BadRequest("--top takes a number from 0 on")
+    with open_recording(arguments.file) as recording:
+        profile = load(recording, filter_of(arguments))
+    if arguments.json:
+        json.dump(as_json(profile, arguments), sys.stdout)
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    else:
+        write_lines(lines(profile, arguments))
+    return 0
+
+
+def as_json(profile: Profile, arguments: argparse.Namespace) -> dict[str, object]:
+    """The report as an object."""
+    about, found = profile.about, quality(profile)
+    report: dict[str, object] = {
+        "samples": found.samples,
+        "weight": profile.weight,
+        "lost": about.lost,
+        "duration_s": about.duration_s,
+        "finished": about.finished,
+        "started": _time(about.started_ns),
+        "trigger": about.trigger,
+        "frequency": about.frequency,
+        "command": about.command,
+        "machine": {"hostname": about.hostname, "kernel": about.kernel, "arch": about.arch, "cpus": about.cpus, **about.machine},
+        "whole": found.whole,
+        "cut": found.cut,
+        "none": found.none,
+        "verdicts": {verdict.label: count for verdict, count in found.verdicts.items()},
+        "reasons": {reason.label: count for reason, count in found.reasons.items()},
+        "stops": {cause.stop.label: cause.samples for cause in found.causes},
+        "causes": [_cause_json(cause) for cause in found.causes],
+        "counters": about.counters,
+        "processes": [
+            {"pid": row.pid, "comm": row.comm, "exe": row.exe, "samples": row.samples, "whole": row.whole}
+            for row in processes(profile)[: arguments.top]
+        ],
+        "functions": [
+            {"function": row.name, "module": row.module, "self": row.own, "total": row.total} for row in functions(profile)[: arguments.top]
+        ],
+    }
+    if arguments.tree:
+        report["tree"] = [
+            {"depth": row.depth, "function": row.name, "module": row.module, "self": row.own, "total": row.total}
+            for row in tree_rows(profile, arguments.by, arguments.least)
+        ]
+    return report
+
+
+def _cause_json(cause: Cause) -> dict[str, object]:
+    modules = [{"module": path, "samples": count} for path, count in cause.modules]
+    return {"stop": cause.stop.label, "ending": cause.stop.ending, "samples": cause.samples, "modules": modules}
+
+
+def lines(profile: Profile, arguments: argparse.Namespace) -> Iterator[str]:
+    """The report as text."""
+    found = quality(profile)
+    top = TOP if arguments.top is None else arguments.top
+    yield from _head(profile.about, found)
+    if not found.samples:
+        yield "no sample passes the filters" if len(profile.stacks) else "nothing was sampled"
+        return
+    yield ""
+    yield from _endings(found)
+    yield ""
+    yield from _causes(found)
+    yield ""
+    yield from _processes(processes(profile)[:top], found)
+    yield ""
+    yield from _functions(functions(profile)[:top], profile.weight)
+    if arguments.tree:
+        yield ""
+        yield from tree_lines(profile, arguments.by, arguments.least)
+
+
+def _head(about: About, found: Quality) -> Iterator[str]:
+    yield f"machine   {printable(about.hostname)}, Linux {printable(about.kernel)} {printable(about.arch)}, {about.cpus} CPUs"
+    rate = f", {about.frequency:g} samples a second and CPU" if about.frequency else ""
+    yield f"recorded  {_time(about.started_ns)}, {about.duration_s:.1f} s, {printable(about.trigger)}{rate}"
+    if about.command:
+        yield f"command   {printable(about.command)}"
+    if not about.finished:
+        yield "state     not finished: the recorder still runs or was killed; the last second may be missing"
+    lost = f"{about.lost:,} lost"
+    if about.lost:
+        lost += " (" + ", ".join(f"{name} {value:,}" for name, value in about.counters.items() if name.startswith("lost") and value) + ")"
+    yield f"samples   {found.samples:,}, {lost}"
+
+
+def _endings(found: Quality) -> Iterator[str]:
+    texts = {"whole": "the stack reaches an accepted end", "cut": "it stops before one", "none": "no user stack (kernel threads)"}
+    for ending, text in texts.items():
+        count = getattr(found, ending)
+        yield f"{ending:<10}{_percent(found.share(count))}  {count:>9,}  {text}"
+    for verdict, text in ((Verdict.RELIABLE, "no function is missing"), (Verdict.UNRELIABLE, "something speaks against it")):
+        count = found.verdicts[verdict]
+        reasons = _reasons(found) if verdict is Verdict.UNRELIABLE else ""
+        yield f"{verdict.label:<10}{_percent(found.share(count))}  {count:>9,}  {text}{reasons}"
+
+
+def _reasons(found: Quality) -> str:
+    return ": " + ", ".join(f"{reason.label} {count:,}" for reason, count in found.reasons.items()) if found.reasons else ""
+
+
+def _causes(found: Quality) -> Iterator[str]:
+    yield "   share    samples  why the stack ends     in modules"
+    for cause in found.causes:
+        shown = [f"{printable(path)} {count:,}" for path, count in cause.modules[:MODULES_SHOWN]]
+        if len(cause.modules) > MODULES_SHOWN:
+            shown.append(f"{len(cause.modules) - MODULES_SHOWN} more")
+        label = cause.stop.label if cause.stop is not Stop.NONE else "not said"
+        yield f"{_percent(found.share(cause.samples))}  {cause.samples:>9,}  {label:<21}  {', '.join(shown)}".rstrip()
+
+
+def _processes(rows: list[ProcessRow], found: Quality) -> Iterator[str]:
+    yield "   share    samples     whole      pid  process"
+    for row in rows:
+        shares = f"{_percent(found.share(row.samples))}  {row.samples:>9,}  {_percent(row.whole / row.samples)}"
+        yield f"{shares}  {row.pid:>7}  {printable(row.comm)}"
+
+
+def _functions(rows: list[FunctionRow], weight: int) -> Iterator[str]:
+    yield "    self     total  function"
+    for row in rows:
+        name = printable(row.name)
+        if len(name) > NAME_WIDTH:
+            name = name[: NAME_WIDTH - 3] + "..."
+        module = f"  ({printable(row.module)})" if row.module and row.named else ""
+        yield f"{_percent(row.own / (weight or 1))}  {_percent(row.total / (weight or 1))}  {name}{module}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:>6.1f} %"
+
+
+def _time(nanoseconds: int) -> str:
+    return f"{datetime.fromtimestamp(nanoseconds // 10**9, UTC):%Y-%m-%d %H:%M:%S} UTC"

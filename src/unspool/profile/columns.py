@@ -1,0 +1,238 @@
+"""A profile: counted stacks as NumPy columns, beside the tables of what they are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from unspool.model.module import ModuleKind
+from unspool.model.verdict import Stop, Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+
+NONE = -1
+"""An index that points nowhere: no module, no file, no bad frame."""
+NO_OFFSET = 2**64 - 1
+"""The offset of a frame that lies in no file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A file, the vDSO, the kernel, or anonymous code; `path` as the process saw it."""
+
+    path: str
+    build_id: str = ""
+    kind: ModuleKind = "file"
+
+    @property
+    def name(self) -> str:
+        """The last part of the path.
+
+        >>> Module("/usr/lib/libc.so.6").name
+        'libc.so.6'
+        """
+        return self.path.rstrip("/").rpartition("/")[2] or self.path or "[anon]"
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of a module (an index into `Profile.modules`, or NONE); an address without a name stands as module+offset."""
+
+    name: str
+    module: int = NONE
+    named: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A thread and its process. `exe` is empty when it is not known."""
+
+    pid: int
+    tid: int
+    process: str
+    thread: str
+    exe: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What took a sample: the trigger, and what exactly (a system call's name)."""
+
+    trigger: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        """As `record --on` takes it."""
+        return f"{self.trigger}:{self.detail}" if self.detail else self.trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """The distinct frames, a row each.
+
+    Frame i is the calls `entry_start[i]:entry_start[i + 1]` of `Entries`, innermost inlined call first.
+    """
+
+    address: NDArray[np.uint64]
+    offset: NDArray[np.uint64]
+    module: Ints
+    trust: Ints
+    entry_start: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """The calls behind frames, inlined ones included.
+
+    `function` is an index, `file` an index or NONE, `line` 0 when it is not known, `offset` bytes from the function's start.
+    """
+
+    function: Ints
+    file: Ints
+    line: Ints
+    offset: Ints
+    inlined: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Stacks:
+    """The distinct stacks. Stack i is `frames[start[i]:start[i + 1]]`, innermost first, kernel frames before user frames.
+
+    `stop` and `reason` hold numbers of `Stop`, `verdict` those of `Verdict`; `stop_module` is an index or NONE;
+    `bad` is the first user frame not to believe (0 = innermost) or NONE.
+    """
+
+    start: Ints
+    frames: Ints
+    kernel_frames: Ints
+    stop: Ints
+    stop_module: Ints
+    verdict: Ints
+    reason: Ints
+    bad: Ints
+
+    def __len__(self) -> int:
+        """How many stacks."""
+        return len(self.start) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How often each stack was seen in each thread by each event: indices, number of samples, and the sum of their weights."""
+
+    task: Ints
+    event: Ints
+    stack: Ints
+    count: Ints
+    weight: Ints
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(self.stack)
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Single samples in order of time (`time_ns` CLOCK_MONOTONIC), for formats that show time."""
+
+    time_ns: Ints
+    cpu: Ints
+    task: Ints
+    event: Ints
+    stack: Ints
+    weight: Ints
+
+    def __len__(self) -> int:
+        """How many samples."""
+        return len(self.stack)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Where a profile comes from. Times in nanoseconds: `started_ns` since 1970, `monotonic_ns` the same moment on the samples' clock."""
+
+    hostname: str = ""
+    kernel: str = ""
+    arch: str = ""
+    cpus: int = 0
+    started_ns: int = 0
+    monotonic_ns: int = 0
+    duration_s: float = 0.0
+    frequency: float = 0.0
+    trigger: str = "cpu"
+    command: str = ""
+    finished: bool = True
+    lost: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def period_ns(self) -> int:
+        """CPU time a sample stands for; 0 when samples count events."""
+        return round(1e9 / self.frequency) if self.frequency else 0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Counted stacks, and the tables their columns point into. `timed` is None unless single samples were asked for."""
+
+    about: About
+    modules: tuple[Module, ...]
+    functions: tuple[Function, ...]
+    files: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    events: tuple[Event, ...]
+    frames: Frames
+    entries: Entries
+    stacks: Stacks
+    counted: Counted
+    timed: Timed | None = None
+
+    @cached_property
+    def samples(self) -> int:
+        """The number of samples."""
+        return int(self.counted.count.sum())
+
+    @cached_property
+    def weight(self) -> int:
+        """The sum of their weights."""
+        return int(self.counted.weight.sum())
+
+    def module_name(self, index: int) -> str:
+        """The short name of a module; empty for NONE."""
+        return "" if index == NONE else self.modules[index].name
+
+    def mark(self, stack: int) -> str:
+        """What stands at the root of a stack that cannot be taken as it is; empty for a whole one that nothing speaks against."""
+        stacks = self.stacks
+        stop, reason = Stop(int(stacks.stop[stack])), Stop(int(stacks.reason[stack]))
+        return mark(stop, self.module_name(int(stacks.stop_module[stack])), Verdict(int(stacks.verdict[stack])), reason)
+
+    def keep(self, stacks: NDArray[np.bool_]) -> Profile:
+        """The samples whose stack is marked in `stacks`."""
+        rows = stacks[self.counted.stack]
+        counted = Counted(*(getattr(self.counted, name)[rows] for name in Counted.__slots__))
+        if self.timed is None:
+            return replace(self, counted=counted)
+        moments = stacks[self.timed.stack]
+        return replace(self, counted=counted, timed=Timed(*(getattr(self.timed, name)[moments] for name in Timed.__slots__)))
+
+
+def mark(stop: Stop, module: str = "", verdict: Verdict = Verdict.NONE, reason: Stop = Stop.NONE) -> str:
+    """The words for why a stack cannot be taken as it is; empty for a whole one that nothing speaks against.
+
+    >>> mark(Stop.NO_UNWIND_INFO, "libfoo.so")
+    '[cut: no-unwind-info in libfoo.so]'
+    >>> mark(Stop.END_PROCESS_ENTRY, verdict=Verdict.UNRELIABLE, reason=Stop.HEURISTIC_USED)
+    '[unreliable: heuristic-used]'
+    """
+    if stop is Stop.NO_USER_STACK:
+        return "[no user stack]"
+    if not stop.is_end:
+        return f"[cut: {stop.label} in {module}]" if module else f"[cut: {stop.label}]"
+    return f"[unreliable: {reason.label}]" if verdict is Verdict.UNRELIABLE else ""

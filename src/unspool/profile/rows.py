@@ -1,0 +1,88 @@
+"""The rows of a report: functions, processes and the call tree of a profile, in the order a reader wants them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unspool.model.verdict import Stop
+from unspool.profile.arrays import summed
+from unspool.profile.columns import NONE, Profile
+from unspool.profile.paths import function_totals
+from unspool.profile.tree import Grouping, grow
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRow:
+    """A function with the weight it ran itself (`own`) and was on the stack (`total`); `module` is a path, empty when there is none."""
+
+    name: str
+    module: str
+    own: int
+    total: int
+    named: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRow:
+    """A process with its samples, and how many of them are whole."""
+
+    pid: int
+    comm: str
+    exe: str
+    samples: int
+    whole: int
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRow:
+    """A node of the call tree, callers before what they call; `module` is a path, empty for groups and marks."""
+
+    depth: int
+    name: str
+    module: str
+    own: int
+    total: int
+
+
+def functions(profile: Profile) -> list[FunctionRow]:
+    """Every function that was on a stack, those that ran most first."""
+    import numpy as np
+
+    totals = function_totals(profile)
+    order = np.lexsort((-totals.total, -totals.own))
+    return [
+        FunctionRow(function.name, _path(profile, function.module), int(totals.own[index]), int(totals.total[index]), function.named)
+        for index in order[totals.total[order] > 0].tolist()
+        for function in (profile.functions[index],)
+    ]
+
+
+def processes(profile: Profile) -> list[ProcessRow]:
+    """Every process that was sampled, those with most samples first; one that ran several programs is one row for each."""
+    import numpy as np
+
+    known: dict[tuple[int, str, str], int] = {}
+    process_of = np.array([known.setdefault((task.pid, task.process, task.exe), len(known)) for task in profile.tasks] or [0])
+    is_end = np.zeros(max(Stop) + 1, dtype=np.int64)
+    is_end[[int(stop) for stop in Stop if stop.is_end]] = 1
+    counted = profile.counted
+    places = process_of[counted.task]
+    samples = summed(places, counted.count, len(known))
+    ended = summed(places, counted.count * is_end[profile.stacks.stop[counted.stack]], len(known))
+    rows = [ProcessRow(*key, int(samples[index]), int(ended[index])) for key, index in known.items() if samples[index]]
+    return sorted(rows, key=lambda row: -row.samples)
+
+
+def tree_rows(profile: Profile, by: Grouping, least_percent: float) -> list[TreeRow]:
+    """The call tree's nodes that have at least that part of the whole."""
+    tree = grow(profile, by=by)
+    least = max(int(int(tree.total[0]) * least_percent / 100), 1)
+    rows = []
+    for node, depth in tree.walk(least=least):
+        function = tree.functions[tree.function[node]]
+        rows.append(TreeRow(depth, function.name, _path(profile, function.module), int(tree.own[node]), int(tree.total[node])))
+    return rows
+
+
+def _path(profile: Profile, module: int) -> str:
+    return "" if module == NONE else profile.modules[module].path

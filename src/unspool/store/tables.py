@@ -1,0 +1,143 @@
+"""The tables of a recording that samples point into, with identities turned into places in columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from unspool.errors import RecordingError
+from unspool.model.verdict import Trust
+from unspool.profile.columns import NO_OFFSET, NONE, Entries, Frames, Function, Module, Task
+from unspool.store.reader import Recording
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+
+
+class Places:
+    """Where each identity of a table stands in the columns made of it."""
+
+    def __init__(self, table: str, identities: Ints) -> None:
+        """Take the table's identities, ascending."""
+        self.table = table
+        self.identities = identities
+
+    def of(self, identities: Ints) -> Ints:
+        """The places of those identities; NONE for NONE; RecordingError for one that the table does not hold."""
+        import numpy as np
+
+        if not len(self.identities):
+            places = np.zeros(len(identities), dtype=np.int64)
+            known = np.zeros(len(identities), dtype=bool)
+        else:
+            places = np.minimum(np.searchsorted(self.identities, identities), len(self.identities) - 1)
+            known = self.identities[places] == identities
+        if not (known | (identities == NONE)).all():
+            raise RecordingError(f"the recording is damaged: something refers to a row that table {self.table} does not hold")
+        return np.where(known, places, NONE)
+
+
+def columns(recording: Recording, sql: str, parameters: list[object] | None = None) -> dict[str, Any]:
+    """A query's columns as NumPy arrays; the query leaves no NULL in numbers."""
+    import numpy as np
+
+    found = recording.connection.execute(sql, parameters or []).fetchnumpy()
+    return {name: np.ma.getdata(column) if column.dtype != object else column for name, column in found.items()}
+
+
+class Tables:
+    """Modules, frames, names and threads of a recording."""
+
+    def __init__(self, recording: Recording) -> None:
+        """Read them."""
+        self._recording = recording
+        self.modules, self.module_places = self._modules()
+        self.tasks, self.task_places = self._tasks()
+        frames = columns(recording, FRAMES)
+        self.frame_places = Places("frames", frames["frame"])
+        module = self.module_places.of(frames["module"])
+        self.functions, self.files, self.entries, starts = self._entries(frames, module)
+        self.frames = Frames(frames["address"], frames["offset"], module, frames["trust"].astype("int64"), starts)
+
+    def _modules(self) -> tuple[tuple[Module, ...], Places]:
+        import numpy as np
+
+        rows = self._recording.rows("SELECT module, path, coalesce(build_id, ''), kind FROM modules ORDER BY module")
+        return tuple(Module(*row[1:]) for row in rows), Places("modules", np.array([row[0] for row in rows], dtype=np.int64))
+
+    def _tasks(self) -> tuple[tuple[Task, ...], Places]:
+        import numpy as np
+
+        rows = self._recording.rows(TASKS)
+        return tuple(Task(*row[1:]) for row in rows), Places("threads", np.array([row[0] for row in rows], dtype=np.int64))
+
+    def _entries(self, frames: dict[str, Any], modules: Ints) -> tuple[tuple[Function, ...], tuple[str, ...], Entries, Ints]:
+        """The calls behind every frame; a frame without a name is one call, named after its place."""
+        import numpy as np
+
+        symbols = columns(self._recording, SYMBOLS)
+        owners = self.frame_places.of(symbols["frame"])
+        named = np.bincount(owners, minlength=len(modules))
+        lengths = np.maximum(named, 1)
+        starts = np.concatenate(([0], np.cumsum(lengths)))
+        total = int(starts[-1])
+        # Where the rows of `symbols` go: they are in the order of frames, and unnamed frames between them take one place each.
+        spots = np.arange(len(owners)) + (np.cumsum(lengths - named) - (lengths - named))[owners]
+        names = _Names()
+        function = np.zeros(total, dtype=np.int64)
+        pairs = zip(symbols["function"].tolist(), modules[owners].tolist(), strict=True)
+        function[spots] = [names.function(name, module) for name, module in pairs]
+        bare = np.flatnonzero(named == 0)
+        function[starts[bare]] = [names.function(*self._place(frames, modules, frame), named=False) for frame in bare.tolist()]
+        file, line, offset = (np.full(total, value, dtype=np.int64) for value in (NONE, 0, 0))
+        inlined = np.zeros(total, dtype=bool)
+        file[spots] = [names.file(name) for name in symbols["file"].tolist()]
+        line[spots], offset[spots], inlined[spots] = symbols["line"], symbols["offset"], symbols["inlined"]
+        return tuple(names.functions), tuple(names.files), Entries(function, file, line, offset, inlined), starts
+
+    def _place(self, frames: dict[str, Any], modules: Ints, frame: int) -> tuple[str, int]:
+        """What stands for a frame without a name: module+offset, or the address."""
+        module, offset = int(modules[frame]), int(frames["offset"][frame])
+        if module == NONE or offset == NO_OFFSET:
+            return f"{int(frames['address'][frame]):#x}", module
+        return f"{self.modules[module].name}+{offset:#x}", module
+
+
+class _Names:
+    """Functions and files by what identifies them."""
+
+    def __init__(self) -> None:
+        self.functions: list[Function] = []
+        self.files: list[str] = []
+        self._functions: dict[tuple[str, int, bool], int] = {}
+        self._files: dict[str, int] = {}
+
+    def function(self, name: str, module: int, *, named: bool = True) -> int:
+        number = self._functions.setdefault((name, module, named), len(self.functions))
+        if number == len(self.functions):
+            self.functions.append(Function(name, module, named))
+        return number
+
+    def file(self, name: str) -> int:
+        if not name:
+            return NONE
+        number = self._files.setdefault(name, len(self.files))
+        if number == len(self.files):
+            self.files.append(name)
+        return number
+
+
+_TRUST = " ".join(f"WHEN '{trust.label}' THEN {int(trust)}" for trust in Trust)
+FRAMES = f"""
+    SELECT frame, coalesce(module, {NONE}) AS module, address, coalesce("offset", {NO_OFFSET}::UBIGINT) AS "offset",
+        CASE trust {_TRUST} ELSE {int(Trust.SCAN)} END AS trust
+    FROM frames ORDER BY frame
+"""  # noqa: S608 - numbers and names of enums
+SYMBOLS = """
+    SELECT frame, function, "offset", coalesce(file, '') AS file, coalesce(line, 0) AS line, inlined FROM symbols ORDER BY frame, depth
+"""
+TASKS = """
+    SELECT thread, p.pid, tid, p.comm, t.comm, coalesce(exe, '') FROM threads t JOIN processes p USING (process) ORDER BY thread
+"""

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pytest
+from store.recordings import small
+
+from unspool.errors import RecordingError
+from unspool.model.verdict import Stop, Verdict
+from unspool.profile.filters import Filter
+from unspool.store.load import load
+from unspool.store.reader import open_recording
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small(tmp_path_factory.mktemp("recording") / "small.unspool")
+
+
+@pytest.mark.parametrize(
+    ("only", "samples"),
+    [
+        (Filter(), 10),
+        (Filter(pids=(10,)), 9),
+        (Filter(pids=(10, 20)), 10),
+        (Filter(pids=(99,)), 0),
+        (Filter(tids=(11,)), 4),
+        (Filter(comms=("dem?",)), 9),
+        (Filter(comms=("helper",)), 4),
+        (Filter(comms=("kworker*", "nothing")), 1),
+        (Filter(modules=("libfoo.so",)), 2),
+        (Filter(modules=("/usr/*",)), 9),
+        (Filter(modules=("libfoo.so", "[[]kernel]")), 3),
+        (Filter(triggers=("cpu",)), 10),
+        (Filter(triggers=("syscalls",)), 0),
+        (Filter(cpus=(0,)), 5),
+        (Filter(verdicts=(Verdict.RELIABLE,)), 8),
+        (Filter(verdicts=(Verdict.UNRELIABLE, Verdict.NONE)), 2),
+        (Filter(endings=("cut",)), 1),
+        (Filter(stops=(Stop.NO_UNWIND_INFO,)), 1),
+        (Filter(since=0.5), 5),
+        (Filter(until=0.5), 5),
+        (Filter(since=0.2, until=0.4), 2),
+        (Filter(since=0.2, until=0.4, tids=(10,)), 1),
+    ],
+    ids=str,
+)
+def test_a_filter_keeps_the_samples_it_names(recording: Path, only: Filter, samples: int) -> None:
+    with open_recording(recording) as opened:
+        profile = load(opened, only, timed=True)
+    assert profile.timed is not None
+    assert samples == profile.samples == profile.weight == len(profile.timed)
+
+
+def test_a_reference_to_nothing_is_an_error_not_a_wrong_answer(tmp_path: Path) -> None:
+    path = small(tmp_path / "a.unspool")
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DELETE FROM frames WHERE frame = 2")
+    with open_recording(path) as opened, pytest.raises(RecordingError, match="table frames"):
+        load(opened)
+
+
+def test_where_it_comes_from_is_kept(recording: Path) -> None:
+    with open_recording(recording) as opened:
+        about = load(opened).about
+    assert ("testhost", 3, 1.0, 10_000_000) == (about.hostname, about.lost, about.duration_s, about.period_ns)
