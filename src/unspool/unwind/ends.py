@@ -1,0 +1,92 @@
+"""Accepted ends (rule R6): where a process, a thread or a coroutine begins, known by address and code, never by a symbol's name."""
+
+from __future__ import annotations
+
+from unspool.model.arch import X86_64, Arch
+from unspool.model.memory import Memory
+from unspool.model.module import AddressSpace
+from unspool.model.registers import Registers
+from unspool.model.thread import EntryPoints
+from unspool.model.verdict import Stop
+from unspool.unwind.rule import Rule
+
+NEAR_ENTRY = 64
+"""An entry point without unwind data is believed to be this many bytes long."""
+NEAR_INITIAL_SP = 64
+"""How far below the initial stack pointer an entry point's own sp may be: it aligns the stack."""
+NEAR_THREAD_POINTER = 1 << 20
+"""The static TLS and the thread's descriptor lie between the first frame of a thread and its thread pointer: 1 MiB at most."""
+_WORD = 8
+
+# glibc, sysdeps/unix/sysv/linux/x86_64/__start_context.S: mov %rbx,%rsp; mov (%rsp),%rdi. makecontext makes it the return address.
+_START_CONTEXT = bytes.fromhex("4889dc488b3c24")
+# Boost.Context, make_x86_64_sysv_elf_gas.S, label finish: xor %rdi,%rdi; call _exit; hlt, in later releases behind an endbr64.
+_ENDBR64 = bytes.fromhex("f30f1efa")
+_FINISH = bytes.fromhex("4831ffe8")
+_HLT = 0xF4
+
+# rt_sigreturn (Linux, arch/*/kernel/signal.c): mov $15,%rax or %eax; syscall - mov x8,#139; svc #0 - svc 173.
+_SIGRETURN = {
+    "x86_64": (bytes.fromhex("48c7c00f0000000f05"), bytes.fromhex("b80f0000000f05")),
+    "aarch64": (bytes.fromhex("681180d2010000d4"),),
+    "s390x": (bytes.fromhex("0aad"),),
+}
+
+
+def is_entry(rule: Rule, ends: EntryPoints) -> bool:
+    """Whether the function holds an entry point of the process."""
+    return any(entry is not None and rule.start <= entry < rule.end for entry in (ends.process, ends.interpreter))
+
+
+def is_bare_entry(ip: int, ends: EntryPoints) -> bool:
+    """Whether an ip without unwind data lies just behind an entry point of the process."""
+    return any(entry is not None and 0 <= ip - entry <= NEAR_ENTRY for entry in (ends.process, ends.interpreter))
+
+
+def at_initial_sp(cfa: int, ends: EntryPoints) -> bool:
+    """Whether the CFA is the initial sp, or lies one word above: where a row assumes a return address that the kernel did not push."""
+    return ends.initial_sp is not None and cfa in {ends.initial_sp, ends.initial_sp + _WORD}
+
+
+def near_initial_sp(sp: int, ends: EntryPoints) -> bool:
+    """Whether an entry point without unwind data has nothing but alignment on its stack."""
+    return ends.initial_sp is not None and 0 <= ends.initial_sp - sp <= NEAR_INITIAL_SP
+
+
+def outermost_end(rule: Rule, cfa: int, ends: EntryPoints, space: AddressSpace, registers: Registers) -> Stop:
+    """Which end a frame without a caller is; END_UNEXPECTED when it is none."""
+    if is_entry(rule, ends):
+        return Stop.END_PROCESS_ENTRY
+    if is_thread_base(cfa, space, registers.thread_pointer, registers.arch):
+        return Stop.END_THREAD_ENTRY
+    return Stop.END_UNEXPECTED
+
+
+def is_thread_base(cfa: int, space: AddressSpace, thread_pointer: int | None, arch: Arch) -> bool:
+    """Whether the CFA is where a thread's stack begins: right below its TLS, in the same mapping."""
+    stack = space.find(cfa - 1)
+    if stack is None:
+        return False
+    if thread_pointer is not None:
+        return 0 <= thread_pointer - cfa <= NEAR_THREAD_POINTER and thread_pointer in stack
+    return arch is not X86_64 and stack.end - cfa <= NEAR_THREAD_POINTER
+
+
+def is_start_context(memory: Memory, function: int, arch: Arch) -> bool:
+    """Whether the function is the base of a coroutine that makecontext made."""
+    return arch is X86_64 and memory.read(function, len(_START_CONTEXT)) == _START_CONTEXT
+
+
+def is_context_exit(memory: Memory, ip: int, arch: Arch) -> bool:
+    """Whether the code at a return address that no call made is the exit of Boost.Context."""
+    if arch is not X86_64:
+        return False
+    if memory.read(ip, len(_ENDBR64)) == _ENDBR64:
+        ip += len(_ENDBR64)
+    code = memory.read(ip, 9)
+    return code is not None and code.startswith(_FINISH) and code[8] == _HLT
+
+
+def is_sigreturn(memory: Memory, ip: int, arch: Arch) -> bool:
+    """Whether the code at ip is a signal trampoline's system call."""
+    return any(memory.read(ip, len(code)) == code for code in _SIGRETURN[arch.name])

@@ -1,0 +1,131 @@
+"""What is known of a code address, whatever stack it is on: decided once per address space, then remembered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unspool.model.arch import Arch
+from unspool.model.memory import Memory
+from unspool.model.module import AddressSpace, Mapping
+from unspool.model.thread import EntryPoints, Thread
+from unspool.model.verdict import Stop
+from unspool.unwind import ends as end
+from unspool.unwind.call_site import is_call_site
+from unspool.unwind.exception_commit import may_be_committing
+from unspool.unwind.image import Images, UnwindDataProvider
+from unspool.unwind.methods import cfi
+from unspool.unwind.policy import Check, Policy
+from unspool.unwind.rule import Miss, Rule
+
+UPROBES = "[uprobes]"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One ip: its rule or why there is none, and which checks it fails.
+
+    `exact` can be True for a return address too: that of a signal trampoline or of a coroutine's base. `suspect` are the reasons that make
+    a stack unreliable here without ending it. `entry`: it lies in the function of an entry point; without a rule: just behind one.
+    """
+
+    ip: int
+    exact: bool
+    rule: Rule | Miss
+    suspect: tuple[Stop, ...] = ()
+    entry: bool = False
+    coroutine: bool = False
+
+
+class Sites:
+    """The sites of one address space, by ip; memory and mappings must not change while they are used.
+
+    `call` has those of return addresses, `exact` those of exact addresses: dictionaries that fill themselves through `of`.
+    """
+
+    def __init__(self, thread: Thread, policy: Policy, provider: UnwindDataProvider | None = None) -> None:
+        """Nothing is read yet."""
+        self.memory: Memory = thread.memory
+        self.space: AddressSpace = thread.space
+        self.ends: EntryPoints = thread.ends
+        self.arch: Arch = thread.registers.arch
+        self.policy = policy
+        self.images = Images(self.memory, self.space, self.arch, provider)
+        self.call: dict[int, Site] = {}
+        self.exact: dict[int, Site] = {}
+
+    def serves(self, thread: Thread) -> bool:
+        """Whether the thread is of the same address space, at the same generation."""
+        return thread.space is self.space and thread.ends == self.ends and thread.registers.arch is self.arch
+
+    def of(self, ip: int, *, exact: bool) -> Site:
+        """The site of a return address, or of an exact address."""
+        known = self.exact if exact else self.call
+        site = known.get(ip)
+        if site is None:
+            site = known[ip] = self._exact(ip) if exact else self._call(ip)
+        return site
+
+    def is_executable(self, address: int) -> bool:
+        """Whether code may run there."""
+        mapping = self.space.find(address)
+        return mapping is not None and mapping.executable
+
+    def is_uprobe_trampoline(self, address: int) -> bool:
+        """Whether the address lies in the page to which uprobes lead returns."""
+        mapping = self.space.find(address)
+        return mapping is not None and mapping.path == UPROBES
+
+    def is_call_site(self, ip: int) -> bool:
+        """Whether a call instruction ends at ip."""
+        return is_call_site(self.memory, ip, self.arch)
+
+    def _exact(self, ip: int) -> Site:
+        return self._site(ip, self._rule(ip), exact=True)
+
+    def _call(self, ip: int) -> Site:
+        """A return address: one that no call made is a trampoline, a coroutine's base, or wrong."""
+        if self.is_call_site(ip):
+            return self._site(ip, self._rule(ip - 1 if Check.R3 in self.policy.checks else ip), exact=False)
+        there = self._rule(ip)
+        if isinstance(there, Rule):
+            base = there.start == ip and end.is_start_context(self.memory, ip, self.arch)
+            if there.signal or base:
+                return self._site(ip, there, exact=True)
+        if end.is_context_exit(self.memory, ip, self.arch):
+            return Site(ip, exact=True, rule=there, coroutine=True)
+        if isinstance(there, Miss) and there.stop is Stop.NO_UNWIND_INFO and end.is_sigreturn(self.memory, ip, self.arch):
+            return Site(ip, exact=True, rule=Miss(Stop.SIGFRAME_UNKNOWN))
+        return self._site(ip, self._rule(ip - 1 if Check.R3 in self.policy.checks else ip), exact=False, suspect=(Stop.NOT_A_CALL_SITE,))
+
+    def _site(self, ip: int, rule: Rule | Miss, *, exact: bool, suspect: tuple[Stop, ...] = ()) -> Site:
+        if isinstance(rule, Miss):
+            bare = rule.stop is Stop.NO_UNWIND_INFO and end.is_bare_entry(ip, self.ends)
+            return Site(ip, exact, rule, suspect, entry=bare)
+        if rule.nonstandard_ra:
+            suspect += (Stop.RA_RULE_NONSTANDARD,)
+        if may_be_committing(rule, ip, self.memory, self.arch, exact=exact):
+            suspect += (Stop.EH_COMMIT,)
+        return Site(ip, exact, rule, suspect, end.is_entry(rule, self.ends), end.is_start_context(self.memory, rule.start, self.arch))
+
+    def _rule(self, lookup_pc: int) -> Rule | Miss:
+        mapping = self.space.find(lookup_pc)
+        if mapping is None:
+            return Miss(Stop.NO_MAPPING)
+        if not mapping.executable:
+            return Miss(Stop.NOT_EXECUTABLE)
+        if mapping.path == UPROBES:
+            return Miss(Stop.RA_REWRITTEN)
+        if mapping.kind == "anon":
+            return Miss(Stop.ANON_CODE)
+        rule = cfi.rule_at(self.images, mapping, lookup_pc, self.arch)
+        if isinstance(rule, Miss) and rule.stop is Stop.NO_UNWIND_INFO and end.is_sigreturn(self.memory, lookup_pc, self.arch):
+            return Miss(Stop.SIGFRAME_UNKNOWN)
+        return rule
+
+
+def describe(mapping: Mapping | None, address: int) -> str:
+    """An address as a person reads it: the file's name and the byte of the file."""
+    if mapping is None:
+        return f"{address:#x}"
+    name = mapping.path.rsplit("/", 1)[-1] or "anonymous memory"
+    return f"{address:#x} ({name}+{mapping.file_offset(address):#x})"
