@@ -1,0 +1,189 @@
+"""Record whole stacks of running programs, unwound inside the kernel: one command, some processes, or the whole machine.
+
+A recording goes on until Ctrl-C, the command's end, the end of the processes, or its time (-d). The exit status is the command's.
+A second Ctrl-C aborts: what was committed until then can be read, without names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from unspool.errors import BadRequest
+
+EXAMPLES = """examples:
+  unspool record -- ./server --port 80         a command, from its first instruction
+  unspool record -p 1234,1240 -d 10            two processes for ten seconds
+  unspool record -a -F 499 -o host.unspool     the whole machine until Ctrl-C
+  unspool record --on syscalls:openat -- make  who opens files
+
+Then: unspool report FILE
+"""
+
+FREQUENCY = 99
+FREQUENCY_MAX = 50_000
+"""Samples a second and CPU; the kernel's own limit is kernel.perf_event_max_sample_rate."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Hands know most of them from perf, samply and py-spy."""
+    parser.add_argument(
+        "-p", "--pid", type=numbers, action="extend", default=[], metavar="PID[,PID]", help="these processes and their children"
+    )
+    parser.add_argument("-t", "--tid", type=numbers, action="extend", default=[], metavar="TID[,TID]", help="these threads only")
+    parser.add_argument("-a", "--all", "--all-cpus", action="store_true", dest="everything", help="every process of the machine")
+    parser.add_argument(
+        *("-F", "--freq", "-r", "--rate"),
+        type=frequency,
+        default=FREQUENCY,
+        dest="frequency",
+        metavar="HZ",
+        help="samples a second and CPU (default 99)",
+    )
+    parser.add_argument("-d", "--duration", type=seconds, metavar="TIME", help="end after that long: 10, 10s, 500ms, 2m (default: no end)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the recording (default: NAME-DATE.unspool); replaces a recording"
+    )
+    parser.add_argument(
+        "--on", default="cpu", metavar="TRIGGER", help="what takes a sample: cpu, syscalls, syscalls:NAME,... (default cpu)"
+    )
+    parser.add_argument("--as-root", action="store_true", help="under sudo, run the command as root too, and not as who called sudo")
+    # perf asks for call graphs with it; here every sample has one.
+    parser.add_argument("-g", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ARGS", help="start a command and record it")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Record; the exit status is the command's, else 0."""
+    from unspool.capture.triggers import parse_trigger
+    from unspool.cli.recording_summary import progress_line, summary
+    from unspool.session.recording import Plan, Progress, record
+
+    plan = Plan(
+        output=arguments.output or default_output(arguments),
+        pids=tuple(arguments.pid),
+        tids=tuple(arguments.tid),
+        everything=arguments.everything,
+        command=checked_command(arguments),
+        as_root=arguments.as_root,
+        frequency=arguments.frequency,
+        seconds=arguments.duration,
+        trigger=parse_trigger(arguments.on),
+        replace=arguments.output is not None,
+    )
+    screen = Screen()
+
+    def show(stage: str, progress: Progress) -> None:
+        screen.line(progress_line(stage, progress))
+
+    try:
+        if screen.live and not plan.command and plan.seconds is None:
+            sys.stderr.write("recording; end it with Ctrl-C\n")
+        progress = record(plan, show)
+    finally:
+        screen.clear()
+    for line in summary(progress):
+        sys.stderr.write(line + "\n")
+    return progress.exit_status or 0
+
+
+def checked_command(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The command without the "--" before it; BadRequest when there is nothing to record, or two things that exclude each other."""
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    targets = [bool(arguments.pid or arguments.tid), arguments.everything]
+    if not command and not any(targets):
+        raise BadRequest(
+            "nothing to record", hint="Give a command after --, processes with -p, threads with -t, or the whole machine with -a."
+        )
+    if all(targets):
+        raise BadRequest("-a records every process, so -p and -t have no place beside it", hint="Leave one of them out.")
+    if arguments.tid and (arguments.pid or command):
+        raise BadRequest("-t records threads alone, so -p and a command have no place beside it", hint="Leave one of them out.")
+    return tuple(command)
+
+
+def default_output(arguments: argparse.Namespace) -> Path:
+    """A name that says what was recorded and when, in this folder."""
+    command = [word for word in arguments.command if word != "--"]
+    name = "machine"
+    if command:
+        name = os.path.basename(command[0])  # noqa: PTH119 (text, not a file)
+    elif arguments.pid or arguments.tid:
+        name = str((arguments.pid or arguments.tid)[0])
+    return Path(f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.unspool")
+
+
+class Screen:
+    """One line at the bottom of the terminal that is written again and again; nothing where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        """Nothing is shown yet."""
+        self.live = sys.stderr.isatty()
+        self._shown = False
+
+    def line(self, text: str) -> None:
+        """Show this line in place of the last."""
+        if self.live:
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+            self._shown = True
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._shown = False
+
+
+def numbers(text: str) -> list[int]:
+    """A list of ids, as argparse takes it.
+
+    >>> numbers("12,34")
+    [12, 34]
+    """
+    return [_positive(word) for word in text.split(",")]
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        message = f"{text!r} is no number of a process or thread"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def frequency(text: str) -> int:
+    """Samples a second, as argparse takes it.
+
+    >>> frequency("1k")
+    1000
+    """
+    digits, factor = (text[:-1], 1000) if text.lower().endswith("k") else (text, 1)
+    value = int(digits) * factor if digits.isdecimal() else 0
+    if not 0 < value <= FREQUENCY_MAX:
+        message = f"{text!r} is no rate from 1 to {FREQUENCY_MAX} samples a second"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+def seconds(text: str) -> float:
+    """A time span, as argparse takes it.
+
+    >>> seconds("500ms"), seconds("2m")
+    (0.5, 120.0)
+    """
+    # "ms" is asked for before "m" and "s", because the table begins with it.
+    unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
+    try:
+        value = float(text.removesuffix(unit)) * _UNITS.get(unit, 1.0)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        message = f"{text!r} is no time span: 10, 10s, 500ms, 2m"
+        raise argparse.ArgumentTypeError(message)
+    return value
