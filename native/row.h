@@ -26,8 +26,8 @@ enum reg {
 #define REGS_CALLEE_SAVED ((1 << 3) | (1 << 6) | (0xf << 12))
 #define REGS_KEPT (REGS_CALLEE_SAVED | (1 << REG_RSP))
 
-// The rules of a row: one for each callee-saved register, and the return address.
-enum slot { SLOT_RBX, SLOT_RBP, SLOT_R12, SLOT_R13, SLOT_R14, SLOT_R15, SLOT_RA, SLOT_COUNT };
+// The rules of a row: one for each callee-saved register, the return address, and the stack pointer (RULE_SAME there: the caller's is the CFA).
+enum slot { SLOT_RBX, SLOT_RBP, SLOT_R12, SLOT_R13, SLOT_R14, SLOT_R15, SLOT_RA, SLOT_RSP, SLOT_COUNT };
 
 enum rule_kind {
     RULE_SAME,         // the caller's value is the register's own
@@ -53,19 +53,20 @@ enum cfa_kind {
 };
 
 enum row_flag {
-    ROW_SIGNAL = 1,         // the frame of a signal trampoline: the caller's pc is exact, its CFA may be anywhere
-    ROW_OUTERMOST = 2,      // the return address is undefined: this frame has no caller
-    ROW_SIGCONTEXT = 4,     // a signal frame of the kernel's layout at rsp: every register is there
-    ROW_NOT_CALL = 8,       // R4: the bytes before this return address are no call
-    ROW_NONSTANDARD = 16,   // R9a: the return address is not where the ABI puts it
-    ROW_EH_COMMIT = 32,     // R9b: an exception may be in the middle of being committed here
-    ROW_HEURISTIC = 64,     // the unwind data was found by searching
-    ROW_STOP = 128,         // there is no rule; `stop` says why
-    ROW_STANDARD = 256,     // RA at cfa - 8, all other rules RULE_SAME or RULE_AT_CFA
+    ROW_SIGNAL = 1,        // the frame of a signal trampoline: the caller's pc is exact, its CFA may be anywhere
+    ROW_OUTERMOST = 2,     // the return address is undefined: this frame has no caller
+    ROW_SIGCONTEXT = 4,    // a signal frame of the kernel's layout at rsp: every register is there
+    ROW_STANDARD = 8,      // RA at cfa - 8, all other rules RULE_SAME or RULE_AT_CFA
+    ROW_NOT_CALL = 16,     // R4: the bytes before this return address are no call
+    ROW_NONSTANDARD = 32,  // R9a: the return address is not where the ABI puts it
+    ROW_EH_COMMIT = 64,    // R9b: an exception may be in the middle of being committed here
+    ROW_EXACT = 128,       // the ip was read as a return address, but is the very instruction: a trampoline's or a coroutine's base
+    ROW_COROUTINE = 256,   // a coroutine's base: nothing is returned to from here
+    ROW_STOP = 512,        // there is no row; `stop` says why
 };
 
-// The flags that make every frame further out unreliable.
-#define ROW_SUSPECT (ROW_NONSTANDARD | ROW_EH_COMMIT | ROW_HEURISTIC)
+// Rows that a frame steps by without a second look.
+#define ROW_PLAIN(flags) (((flags) & ~(ROW_STANDARD)) == 0)
 
 struct row {
     s32 cfa_offset;
@@ -75,7 +76,7 @@ struct row {
     u16 flags;
     u8 saved;  // bit n: rules[n] is not RULE_SAME
     u8 stop;   // with ROW_STOP
-    u16 trust;
+    u16 ehdata;  // which of rax (bit 0) and rdx (bit 1) are saved
     union {
         struct rule rules[SLOT_COUNT];
         struct {         // with ROW_OUTERMOST: the function that ends the stack, for ends.h
@@ -83,7 +84,6 @@ struct row {
             u32 after;   // bytes from the lookup pc to its end
         } function;
     };
-    u32 spare;
 };
 
 _Static_assert(sizeof(struct rule) == 4, "a rule is 4 bytes");

@@ -39,6 +39,12 @@ ALWAYS_INLINE long loop_plainly(u32 times, long (*body)(u64, void *), void *cont
 
 #endif
 
+// `index & mask`, kept in the code: where the compiler knows the range it would leave the mask out, and the verifier, which does not know, refuses the access.
+ALWAYS_INLINE u32 masked(u32 index, u32 mask) {
+    __asm__ volatile("" : "+r"(index));
+    return index & mask;
+}
+
 // What a LOOP_BODY is called with: a structure on the stack that holds the walk (bpf_loop takes stack pointers only).
 struct walk;
 struct loop {

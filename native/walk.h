@@ -5,38 +5,205 @@
 //                   or locked the mappings) or PARSE_BUDGET (the home raised w->work): goes on at the frame where it stopped.
 //   walk_give_up(w, stop)  instead of walk_resume, when the page cannot be brought in (MEM_FAULT).
 //
-// Depth in BPF: walk_start is inline; below it 5 nested frames, plus those of home_find_module.
+// After each of them w->stop, w->first_bad_frame and w->bad_reason hold: a stack is reliable when first_bad_frame is NO_BAD_FRAME.
+// Depth in BPF: walk_start is inline; below it are at most 7 nested frames (row_decide -> scan_body -> fde_parse -> take_leb -> code_byte).
 #ifndef UNSPOOL_WALK_H
 #define UNSPOOL_WALK_H
 
-#include "walk_state.h"
-#include "memory.h"
+#include "ends.h"
+#include "step.h"
 
 // Work of an immediate walk (in an interrupt), of a deferred one, and of one in user space.
 #define WORK_IMMEDIATE (1u << 15)
 #define WORK_DEFERRED (1u << 19)
 #define WORK_USER (1u << 23)
 
-ALWAYS_INLINE int walk_run(struct walk *w) {
-    w->stop = STOP_NO_UNWIND_INFO;
+// Steps of one run at most: bpf_loop's own limit is 1 << 23.
+#define STEPS_MAX (1u << 22)
+
+// Notes a suspect frame: the innermost counts, and of one frame the first reason.
+ALWAYS_INLINE void mark(struct walk *w, u32 frame, u32 reason) {
+    if (w->mark_frame <= frame) return;
+    w->mark_frame = frame;
+    w->mark_reason = reason;
+}
+
+// Appends the frame at ip; 0, or FRAME_LIMIT.
+ALWAYS_INLINE int place(struct walk *w, u32 placed) {
+    u32 marks = w->depth ? TRUST_CFI : TRUST_REGISTERS;
+    if (w->exact) marks |= FRAME_EXACT;
+    if (placed == PLACED && (w->row.flags & ROW_SIGNAL)) marks |= FRAME_SIGNAL;
+    int stop = w->depth >= w->max_frames ? STOP_FRAME_LIMIT : home_put_frame(w, w->ip, marks);
+    if (stop) return stop;
+    w->depth++;
+    w->placed = placed;
     return 0;
+}
+
+// The module of the frame at ip. A return address must lie in executable memory, else there is no such frame. 0 with w->module; or a stop.
+SHARED int enter_module(struct walk *w) {
+    if (!w) return STOP_NO_MAPPING;
+    int stop = module_at(w, w->ip - !w->exact);
+    if (!stop) return 0;
+    w->stop_address = w->ip;
+    if (is_passing((u32)stop)) return stop;
+    if (w->depth && (stop == STOP_NO_MAPPING || stop == STOP_NOT_EXECUTABLE)) return STOP_RA_NOT_EXECUTABLE;
+    if (w->depth && stop == STOP_RA_REWRITTEN) return stop;
+    int full = place(w, PLACED);
+    return full ? full : stop;
+}
+
+// A return address in [uprobes]: the one it replaced, where the home knows it; 0 or RA_REWRITTEN.
+SHARED int unwrap_return(struct walk *w) {
+    if (!w) return STOP_RA_REWRITTEN;
+    if (!w->depth || w->exact) return STOP_RA_REWRITTEN;
+    u64 original = 0;
+    int stop = home_original_return(w, &original);
+    if (!stop) w->ip = original;
+    return stop;
+}
+
+// What is special about the row of the frame just put: marks, ends, and why it has none. 0 or a stop.
+SHARED int enter_row(struct walk *w) {
+    if (!w) return STOP_BAD_CFI;
+    u32 flags = w->row.flags;
+    u32 frame = w->depth - 1;
+    w->stop_address = w->ip;
+    if (flags & ROW_NOT_CALL) mark(w, frame, STOP_NOT_A_CALL_SITE);
+    if (flags & ROW_COROUTINE) return STOP_END_COROUTINE;
+    if (flags & ROW_STOP) {
+        u32 end = w->row.stop == STOP_NO_UNWIND_INFO ? end_without_row(w) : STOP_NONE;
+        return (int)(end ? end : w->row.stop);
+    }
+    if (flags & ROW_OUTERMOST) {
+        int stop = step_cfa(w);
+        if (stop && is_passing((u32)stop)) return stop;
+        if (stop) w->cfa = 0;
+        home_frame_cfa(w);
+        return (int)end_outermost(w, w->ip - !w->exact);
+    }
+    if (flags & ROW_NONSTANDARD) mark(w, frame, STOP_RA_RULE_NONSTANDARD);
+    if (flags & ROW_EH_COMMIT) mark(w, frame, STOP_EH_COMMIT);
+    return 0;
+}
+
+// Whether the frame at ip, whose CFA is at the initial stack pointer, is in an entry point's FDE: END_PROCESS_ENTRY, or 0, or a stop that may pass.
+SHARED int enter_entry(struct walk *w) {
+    if (!w) return 0;
+    u64 lookup = w->ip - !w->exact;
+    int stop = fde_find(w, lookup);
+    if (stop) return is_passing((u32)stop) ? stop : 0;
+    return holds_entry(w, w->cfi.pc_begin, w->cfi.pc_end) ? STOP_END_PROCESS_ENTRY : 0;
+}
+
+// The frame behind a signal frame: on whichever stack was interrupted. CFAs grow everywhere else, so only here can a walk come back to where it was.
+SHARED int leave_signal(struct walk *w) {
+    if (!w) return STOP_CYCLE;
+    if (w->ip == w->cycle_ip && w->regs[REG_RSP] == w->cycle_sp) return STOP_CYCLE;
+    w->signals++;
+    if ((w->signals & (w->signals - 1)) == 0) {
+        w->cycle_ip = w->ip;
+        w->cycle_sp = w->regs[REG_RSP];
+    }
+    home_stack_bounds(w);
+    return 0;
+}
+
+// The row of the frame at ip into w->row; 0 or a stop.
+ALWAYS_INLINE int enter_frame(struct walk *w) {
+    u64 lookup = w->ip - !w->exact;
+    if (lookup - w->module.start >= w->module.end - w->module.start || !(w->module.flags & MODULE_PARSED)) {
+        int stop = enter_module(w);
+        if (stop) return stop;
+    }
+    u64 key = w->exact ? w->ip | KEY_EXACT : w->ip & ~KEY_EXACT;
+    if (!home_get_row(w, key)) {
+        int stop = row_decide(w);
+        if (stop) {
+            w->stop_address = w->ip;
+            int full = place(w, PLACED_FOR_NOW);
+            return full ? full : stop;
+        }
+        home_put_row(w, key);
+    }
+    if (w->row.flags & ROW_EXACT) w->exact = 1;
+    return place(w, PLACED);
+}
+
+LOOP_BODY long walk_body(u64 index, void *context) {
+    struct walk *w = ((struct loop *)context)->w;
+    (void)index;
+    int stop = 0;
+    if (w->placed != PLACED) {
+        stop = enter_frame(w);
+        if (stop == STOP_RA_REWRITTEN && w->placed != PLACED) {
+            stop = unwrap_return(w);
+            if (!stop) return 0;
+        }
+    }
+    u32 flags = w->row.flags;
+    if (!stop && !ROW_PLAIN(flags)) stop = enter_row(w);
+    if (!stop) stop = step_cfa(w);
+    if (!stop && w->initial_sp && w->cfa - w->initial_sp <= 8) stop = enter_entry(w);
+    if (!stop) {
+        home_frame_cfa(w);
+        stop = step_guards(w);
+    }
+    if (!stop) stop = flags & ROW_STANDARD ? step_standard(w) : step_general(w);
+    if (!stop) {
+        w->placed = PLACED_NOT;
+        if (flags & ROW_SIGNAL) stop = leave_signal(w);
+    }
+    w->stop = (u32)stop;
+    return stop != 0;
+}
+
+// The verdict's part: a stop that is no accepted end is noted for the last frame.
+ALWAYS_INLINE void walk_judge(struct walk *w) {
+    w->first_bad_frame = w->mark_frame;
+    w->bad_reason = w->mark_reason;
+    u32 last = w->depth ? w->depth - 1 : 0;
+    if (STOP_IS_END(w->stop) || w->mark_frame <= last) return;
+    w->first_bad_frame = last;
+    w->bad_reason = w->stop;
+}
+
+ALWAYS_INLINE void walk_run(struct walk *w) {
+    struct loop loop = {.w = w};
+    LOOP(STEPS_MAX, walk_body, &loop);
+    if (!w->stop) w->stop = STOP_PARSE_BUDGET;
+    walk_judge(w);
 }
 
 ALWAYS_INLINE void walk_start(struct walk *w) {
     w->depth = 0;
     w->stop = STOP_NONE;
-    w->first_bad_frame = NO_BAD_FRAME;
-    w->bad_reason = STOP_NONE;
+    w->stop_address = 0;
+    w->mark_frame = NO_BAD_FRAME;
+    w->mark_reason = STOP_NONE;
+    w->signals = 0;
+    w->placed = PLACED_NOT;
+    w->cycle_ip = w->ip;
+    w->cycle_sp = w->regs[REG_RSP];
+    w->window_at = NO_WINDOW;
+    w->code_at = NO_WINDOW;
+    w->cfi.cie = 0;
+    home_stack_bounds(w);
     walk_run(w);
 }
 
 ALWAYS_INLINE void walk_resume(struct walk *w) {
     w->stop = STOP_NONE;
+    if (w->placed == PLACED_FOR_NOW) {
+        w->placed = PLACED_NOT;
+        if (w->depth) w->depth--;
+    }
     walk_run(w);
 }
 
 ALWAYS_INLINE void walk_give_up(struct walk *w, u32 stop) {
     w->stop = stop;
+    walk_judge(w);
 }
 
 #endif

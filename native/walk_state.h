@@ -1,7 +1,8 @@
 // One walk: the thread's registers as they move outwards, the frames found, why the walk stopped, and scratch memory. The home owns it (BPF: a slot of
 // a map; user space: a context) and fills the part marked "in"; walk.h does the rest.
 //
-// The home provides these functions before it includes walk.h (all take the walk; BPF: each may be inline, static or global):
+// The home provides these functions before it includes walk.h (all take the walk; BPF: each may be inline, static or global). Before it asks for a row,
+// the walk has found the module.
 //
 //   int home_find_module(w, pc)   fills w->module for the mapping that holds pc; 0, or a stop: NO_MAPPING, NOT_EXECUTABLE, ANON_CODE, RA_REWRITTEN
 //                                 ([uprobes]), PAGE_ABSENT (not known without faulting or locking: the home is asked again when the walk is resumed).
@@ -12,7 +13,8 @@
 //   int home_put_frame(w, ip, marks)  appends a frame (marks: record.h FRAME_*); 0, or FRAME_LIMIT. w->depth is its index; the walk counts it up.
 //   void home_frame_cfa(w)        the last frame's CFA is now known: w->cfa.
 //   int home_original_return(w, &ra)  the next return address that a uretprobe replaced; 0, or RA_REWRITTEN when the home does not know.
-//   void home_stack_bounds(w)     sets w->stack_low, w->stack_high to the mapping that holds rsp; 0, 0 when the home does not know.
+//   void home_stack_bounds(w)     sets w->stack_low, w->stack_high to the writable mapping that holds rsp; 1, 1 when none does; 0, 0 when the home does
+//                                 not know (then nothing is checked against it, and no thread's entry is an accepted end).
 #ifndef UNSPOOL_WALK_STATE_H
 #define UNSPOOL_WALK_STATE_H
 
@@ -30,14 +32,16 @@
 // Nested DW_CFA_remember_state at most.
 #define REMEMBER_MAX 4
 
+// Bytes of a DWARF expression that can be one of the known patterns (the longest, a PLT's CFA, has 11).
+#define EXPRESSION_MAX 14
+
 // Set in the key of a row whose pc is the very instruction, not the one after a call.
 #define KEY_EXACT (1ULL << 63)
 
 enum module_flag {
     MODULE_PARSED = 1,     // the ELF header was read: the fields from `bias` on hold
     MODULE_TABLE = 2,      // .eh_frame_hdr has a search table that this walk can use
-    MODULE_SEARCHED = 4,   // .eh_frame was found by searching (no PT_GNU_EH_FRAME)
-    MODULE_VDSO = 8,
+    MODULE_VDSO = 4,
 };
 
 // The mapping that holds a pc, and what its file's ELF header says.
@@ -68,18 +72,23 @@ struct cfi {
     u64 fde_program, fde_program_end;
     u64 code_align;
     s64 data_align;
-    u32 ehdata;        // which of rax (bit 0) and rdx (bit 1) were ever saved
+    u64 commit_row;    // start of the first row that belongs to __builtin_eh_return (R9b), 0 when there is none
     u8 encoding;       // of pc_begin
     u8 augmented;      // 'z'
     u8 signal;         // 'S'
-    u8 in_cie;
+    u8 whole;          // the program is run to its end, for commit_row
     u8 remembered;     // states on the stack
-    u8 done;           // the row is found
-    u8 stop;
-    u8 spare;
+    u8 expression[EXPRESSION_MAX];
+    u8 spare[19 - EXPRESSION_MAX];
     struct row row;
     struct row initial;  // after the CIE's program, for DW_CFA_restore
     struct row states[REMEMBER_MAX];
+};
+
+enum placed {
+    PLACED_NOT,
+    PLACED,
+    PLACED_FOR_NOW,  // put before its row was known: put again when the walk is resumed
 };
 
 struct walk {
@@ -101,21 +110,25 @@ struct walk {
     u64 stop_address;     // the pc or address that the stop is about
     u64 fault;            // with PAGE_ABSENT: the bytes that were missing, [fault, fault + fault_size)
     u32 fault_size;
-    u32 first_bad_frame;  // NO_BAD_FRAME, or the innermost frame that cannot be believed
+    u32 first_bad_frame;  // NO_BAD_FRAME (the stack is reliable), or the innermost frame that cannot be believed
     u32 bad_reason;       // why; STOP_NONE
     u32 signals;          // signal frames passed
 
     // ---- its own
     u64 cfa;
     u64 stack_low, stack_high;
-    u64 cycle_ip, cycle_sp;  // a signal frame's (pc, sp) seen before
+    u64 cycle_ip, cycle_sp;  // a (pc, sp) seen before: frame 0's, then that behind the 1st, 2nd, 4th, 8th ... signal frame
+    u32 mark_frame;       // the innermost suspect frame so far, NO_BAD_FRAME
+    u32 mark_reason;
+    u64 next[SLOT_COUNT]; // the caller's registers by slot, while they are read
+    u32 next_known;       // bit n: next[n] is known
+    u32 spare;
     u64 window_at;        // address of window[], NO_WINDOW
     u64 code_at;          // address of code[], NO_WINDOW
     u64 cursor;           // next byte of unwind data
     u64 cursor_end;
     u32 read_failed;      // stop of the last failed read of unwind data, STOP_NONE
-    u32 found;            // of the searches: 1 when fde_at holds
-    u64 fde_at;           // address of the FDE's length field
+    u32 placed;           // the frame at ip: enum placed
     u64 value;            // what the last decoder gave
     struct row row;
     struct module module;

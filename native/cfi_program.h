@@ -1,0 +1,411 @@
+// The call frame instructions of one CIE and FDE, run up to a pc: they leave the row in w->cfi.row (DWARF 5, 6.4.2; GNU_args_size: LSB).
+// DWARF expressions are recognised by their form, not evaluated: compilers write six.
+#ifndef UNSPOOL_CFI_PROGRAM_H
+#define UNSPOOL_CFI_PROGRAM_H
+
+#include "cfi.h"
+
+// Instructions of one program at most.
+#define CFI_OPS_MAX 65536
+
+// Opcodes of DW_OP_* that occur in unwind data.
+#define OP_DEREF 0x06
+#define OP_PLUS 0x22
+#define OP_PLUS_UCONST 0x23
+#define OP_LIT0 0x30
+#define OP_BREG0 0x70
+
+// The slot of a register, SLOT_COUNT for one that is not tracked.
+ALWAYS_INLINE u32 slot_of(u64 reg) {
+    if (reg >= 12 && reg <= 15) return SLOT_R12 + (u32)(reg - 12);
+    if (reg == REG_RBX) return SLOT_RBX;
+    if (reg == REG_RBP) return SLOT_RBP;
+    if (reg == REG_RA) return SLOT_RA;
+    if (reg == REG_RSP) return SLOT_RSP;
+    return SLOT_COUNT;
+}
+
+// Gives `reg` a rule in the row under construction. An offset that does not fit makes the rule one that cannot be followed.
+ALWAYS_INLINE void set_rule(struct walk *w, u64 reg, u32 kind, u64 base, s64 offset) {
+    struct row *row = &w->cfi.row;
+    if (reg <= REG_RDX) {
+        u16 bit = (u16)(1 << reg);
+        row->ehdata = kind == RULE_AT_CFA ? row->ehdata | bit : row->ehdata & (u16)~bit;
+        return;
+    }
+    u32 slot = slot_of(reg);
+    if (slot >= SLOT_COUNT) return;
+    if (offset != (s16)offset || base > 15) kind = RULE_UNSUPPORTED;
+    struct rule *rule = &row->rules[masked(slot, 7)];
+    rule->kind = (u8)kind;
+    rule->base = (u8)base;
+    rule->offset = (s16)offset;
+}
+
+ALWAYS_INLINE void set_cfa(struct walk *w, u32 kind, u64 base, s64 offset, s64 inner) {
+    struct row *row = &w->cfi.row;
+    if (base > 15 || offset != (s32)offset || inner != (s32)inner) kind = CFA_UNSUPPORTED;
+    row->cfa_kind = (u8)kind;
+    row->cfa_base = (u8)base;
+    row->cfa_offset = (s32)offset;
+    row->cfa_inner = (s32)inner;
+}
+
+// DW_CFA_restore: the rule that the CIE gave.
+ALWAYS_INLINE void restore_rule(struct walk *w, u64 reg) {
+    struct cfi *cfi = &w->cfi;
+    if (reg <= REG_RDX) {
+        u16 bit = (u16)(1 << reg);
+        cfi->row.ehdata = (u16)((cfi->row.ehdata & ~bit) | (cfi->initial.ehdata & bit));
+        return;
+    }
+    u32 slot = slot_of(reg);
+    if (slot < SLOT_COUNT) cfi->row.rules[masked(slot, 7)] = cfi->initial.rules[masked(slot, 7)];
+}
+
+// ---- expressions
+
+// The PLT's: breg7 8; breg16 0; lit15; and; lit10 or lit11; ge; lit3; shl; plus. One row stands for all 16 bytes of an entry: cfa = rsp + 8, and 8 more
+// from the push on. 0 when it is not this one, else the threshold.
+ALWAYS_INLINE u32 plt_threshold(const u8 *bytes, u64 size) {
+    if (size != 11 || bytes[0] != 0x77 || bytes[1] != 8 || bytes[2] != 0x80 || bytes[3] != 0 || bytes[4] != 0x3f || bytes[5] != 0x1a) return 0;
+    if (bytes[7] != 0x2a || bytes[8] != 0x33 || bytes[9] != 0x24 || bytes[10] != 0x22) return 0;
+    return bytes[6] >= OP_LIT0 && bytes[6] <= OP_LIT0 + 15 ? bytes[6] - OP_LIT0 : 0;
+}
+
+// What an expression of the form  base + inner  or  *(base + inner) + offset  says.
+struct form {
+    u32 known;
+    u32 base;
+    u32 derefs;
+    s64 inner;
+    s64 offset;
+};
+
+// A LEB128 in the copied bytes; `*at` moves past it. Numbers of more than 4 bytes do not occur in these forms: `*bad` is set.
+ALWAYS_INLINE u32 form_leb(const u8 *bytes, u32 *at, u32 size, u32 *bits, u32 *bad) {
+    u32 value = 0;
+    for (u32 i = 0; i < 4; i++) {
+        u32 place = *at;
+        if (place >= size || place >= EXPRESSION_MAX) break;
+        u32 byte = bytes[place];
+        *at = place + 1;
+        value |= (byte & 0x7f) << (7 * i);
+        *bits = 7 * i + 7;
+        if (!(byte & 0x80)) return value;
+    }
+    *bad = 1;
+    return 0;
+}
+
+ALWAYS_INLINE void form_add(struct form *form, s64 number) {
+    if (form->derefs)
+        form->offset += number;
+    else
+        form->inner += number;
+}
+
+// breg N, then any of: deref (once), plus_uconst n, litN plus.
+ALWAYS_INLINE struct form form_of(const u8 *bytes, u32 size) {
+    struct form form = {0};
+    u32 at = 1;
+    u32 bits = 0;
+    u32 bad = 0;
+    if (size == 0 || size > EXPRESSION_MAX || bytes[0] < OP_BREG0 || bytes[0] > OP_BREG0 + 15) return form;
+    form.base = bytes[0] - OP_BREG0;
+    u32 first = form_leb(bytes, &at, size, &bits, &bad);
+    if (bad) return form;
+    form.inner = (s64)first;
+    if (first >> (bits - 1) & 1) form.inner -= 1LL << bits;
+    for (u32 ops = 0; ops < 4; ops++) {
+        if (at >= size || at >= EXPRESSION_MAX) break;
+        u32 op = bytes[at];
+        at++;
+        if (op == OP_DEREF) {
+            form.derefs++;
+        } else if (op == OP_PLUS_UCONST) {
+            form_add(&form, (s64)form_leb(bytes, &at, size, &bits, &bad));
+        } else if (op >= OP_LIT0 && op < OP_LIT0 + 32 && at < size && at < EXPRESSION_MAX && bytes[at] == OP_PLUS) {
+            form_add(&form, (s64)(op - OP_LIT0));
+            at++;
+        } else {
+            return form;
+        }
+        if (bad) return form;
+    }
+    form.known = at == size && form.derefs <= 1;
+    return form;
+}
+
+// The bytes of the expression at the cursor into w->cfi.expression (those that fit); its size into w->value; 0 or a stop. The cursor moves past it.
+SHARED int take_expression(struct walk *w) {
+    if (!w) return STOP_BAD_CFI;
+    int stop = take_leb_here(w, 0);
+    if (stop) return stop;
+    u64 size = w->value;
+    if (w->cursor > w->cursor_end || size > w->cursor_end - w->cursor) return STOP_BAD_CFI;
+    for (u32 i = 0; i < EXPRESSION_MAX; i++) {
+        if (i >= size) break;
+        int byte = code_byte(w, w->cursor + i);
+        if (byte < 0) return w->read_failed;
+        w->cfi.expression[i] = (u8)byte;
+    }
+    w->cursor += size;
+    w->value = size;
+    return 0;
+}
+
+// The CFA from the expression in w->cfi.expression.
+SHARED int cfa_of_expression(struct walk *w, u64 size) {
+    if (!w) return STOP_BAD_CFI;
+    const u8 *bytes = w->cfi.expression;
+    u32 threshold = plt_threshold(bytes, size);
+    if (threshold) {
+        set_cfa(w, CFA_REG, REG_RSP, (w->ip & 15) >= threshold ? 16 : 8, 0);
+        return 0;
+    }
+    struct form form = form_of(bytes, size > EXPRESSION_MAX ? 0 : (u32)size);
+    if (!form.known)
+        set_cfa(w, CFA_UNSUPPORTED, 0, 0, 0);
+    else if (form.derefs)
+        set_cfa(w, CFA_DEREF, form.base, form.offset, form.inner);
+    else
+        set_cfa(w, CFA_REG, form.base, form.inner, 0);
+    return 0;
+}
+
+// A register's rule from the expression in w->cfi.expression: it gives the address of the saved value, or (`is_value`) the value itself.
+SHARED int rule_of_expression(struct walk *w, u64 size, u64 reg, u32 is_value) {
+    if (!w) return STOP_BAD_CFI;
+    struct form form = form_of(w->cfi.expression, size > EXPRESSION_MAX ? 0 : (u32)size);
+    u32 kind = RULE_UNSUPPORTED;
+    if (form.known && is_value && form.derefs == 0) kind = RULE_REG_VALUE;
+    if (form.known && is_value && form.derefs == 1 && form.offset == 0) kind = RULE_AT_REG;
+    if (form.known && !is_value && form.derefs == 0) kind = RULE_AT_REG;
+    set_rule(w, reg, kind, form.base, form.inner);
+    return 0;
+}
+
+// ---- instructions
+
+struct program_loop {
+    struct walk *w;
+    u32 stop;
+    u32 done;
+};
+
+// R9b: remembers where the first row starts that only a __builtin_eh_return makes: the CFA in another register, or the return address elsewhere.
+ALWAYS_INLINE void note_commit_row(struct walk *w) {
+    struct cfi *cfi = &w->cfi;
+    const struct row *row = &cfi->row;
+    const struct rule *ra = &row->rules[SLOT_RA];
+    if (cfi->commit_row) return;
+    u32 usual_cfa = row->cfa_kind == CFA_REG && (row->cfa_base == REG_RSP || row->cfa_base == REG_RBP);
+    if (usual_cfa && ra->kind == RULE_AT_CFA && ra->offset == -8) return;
+    cfi->commit_row = cfi->location;
+}
+
+// Moves the row's location; 1 when the row for the target is complete.
+ALWAYS_INLINE u32 advance(struct walk *w, u64 delta) {
+    struct cfi *cfi = &w->cfi;
+    u64 next = cfi->location + delta * cfi->code_align;
+    if (cfi->whole) {
+        if (next != cfi->location) note_commit_row(w);
+    } else if (next > cfi->target) {
+        return 1;
+    }
+    cfi->location = next;
+    return 0;
+}
+
+// The register operand of an instruction (ULEB128); ~0 with `*stop` set when it cannot be read.
+ALWAYS_INLINE u64 operand(struct walk *w, u32 is_signed, u32 *stop) {
+    int failed = take_leb(w, is_signed);
+    if (failed) {
+        *stop = (u32)failed;
+        return 0;
+    }
+    return w->value;
+}
+
+// Instructions 0x00 to 0x0d and the GNU ones: those that move the location or set whole rows, and the CFA's.
+ALWAYS_INLINE u32 run_plain(struct walk *w, u32 op, u32 *done) {
+    struct cfi *cfi = &w->cfi;
+    u32 stop = 0;
+    int failed;
+    u64 reg;
+    u64 number;
+    switch (op) {
+    case 0x00:  // nop
+        return 0;
+    case 0x01:  // set_loc
+        failed = take_pointer(w, cfi->encoding, 0);
+        if (failed) return (u32)failed;
+        if (w->value < cfi->location) return STOP_BAD_CFI;
+        if (!cfi->whole && w->value > cfi->target) *done = 1;
+        if (cfi->whole) note_commit_row(w);
+        cfi->location = w->value;
+        return 0;
+    case 0x02:  // advance_loc1, 2, 4
+    case 0x03:
+    case 0x04:
+        failed = take_number(w, 1u << (op - 2));
+        if (failed) return (u32)failed;
+        *done = advance(w, w->value);
+        return 0;
+    case 0x0a:  // remember_state
+        if (cfi->remembered >= REMEMBER_MAX) return STOP_UNSUPPORTED_RULE;
+        cfi->states[masked(cfi->remembered, REMEMBER_MAX - 1)] = cfi->row;
+        cfi->remembered++;
+        return 0;
+    case 0x0b:  // restore_state
+        if (cfi->remembered == 0) return STOP_BAD_CFI;
+        cfi->remembered--;
+        cfi->row = cfi->states[masked(cfi->remembered, REMEMBER_MAX - 1)];
+        return 0;
+    case 0x0c:  // def_cfa
+    case 0x12:  // def_cfa_sf
+        reg = operand(w, 0, &stop);
+        number = operand(w, op == 0x12, &stop);
+        if (stop) return stop;
+        set_cfa(w, CFA_REG, reg, op == 0x12 ? (s64)number * cfi->data_align : (s64)number, 0);
+        return number >> 63 && op == 0x0c ? STOP_BAD_CFI : 0;
+    case 0x0d:  // def_cfa_register
+        reg = operand(w, 0, &stop);
+        if (stop) return stop;
+        if (cfi->row.cfa_kind != CFA_REG) return STOP_BAD_CFI;
+        set_cfa(w, CFA_REG, reg, cfi->row.cfa_offset, 0);
+        return 0;
+    case 0x0e:  // def_cfa_offset
+    case 0x13:  // def_cfa_offset_sf
+        number = operand(w, op == 0x13, &stop);
+        if (stop) return stop;
+        if (cfi->row.cfa_kind != CFA_REG) return STOP_BAD_CFI;
+        set_cfa(w, CFA_REG, cfi->row.cfa_base, op == 0x13 ? (s64)number * cfi->data_align : (s64)number, 0);
+        return 0;
+    case 0x0f:  // def_cfa_expression
+        failed = take_expression(w);
+        if (failed) return (u32)failed;
+        return (u32)cfa_of_expression(w, w->value);
+    case 0x2e:  // GNU_args_size: what the caller pushed as arguments; the unwinder does not need it
+        operand(w, 0, &stop);
+        return stop;
+    default:
+        return STOP_BAD_CFI;
+    }
+}
+
+// Instructions that give one register a rule: register, then what the rule needs.
+ALWAYS_INLINE u32 run_rule(struct walk *w, u32 op, u64 reg) {
+    struct cfi *cfi = &w->cfi;
+    u32 stop = 0;
+    u64 number = 0;
+    int failed;
+    switch (op) {
+    case 0x05:  // offset_extended
+    case 0x11:  // offset_extended_sf
+    case 0x2f:  // GNU_negative_offset_extended
+    case 0x14:  // val_offset
+    case 0x15:  // val_offset_sf
+        number = operand(w, op == 0x11 || op == 0x15, &stop);
+        if (stop) return stop;
+        if (op == 0x2f) number = (u64)-(s64)number;
+        set_rule(w, reg, op == 0x14 || op == 0x15 ? RULE_CFA_VALUE : RULE_AT_CFA, 0, (s64)number * cfi->data_align);
+        return 0;
+    case 0x06:  // restore_extended
+        restore_rule(w, reg);
+        return 0;
+    case 0x07:  // undefined
+        set_rule(w, reg, RULE_UNDEFINED, 0, 0);
+        return 0;
+    case 0x08:  // same_value
+        set_rule(w, reg, RULE_SAME, 0, 0);
+        return 0;
+    case 0x09:  // register
+        number = operand(w, 0, &stop);
+        if (stop) return stop;
+        set_rule(w, reg, RULE_REG_VALUE, number, 0);
+        return 0;
+    case 0x10:  // expression
+    case 0x16:  // val_expression
+        failed = take_expression(w);
+        if (failed) return (u32)failed;
+        return (u32)rule_of_expression(w, w->value, reg, op == 0x16);
+    default:
+        return STOP_BAD_CFI;
+    }
+}
+
+ALWAYS_INLINE u32 takes_register(u32 op) {
+    return (op >= 0x05 && op <= 0x09) || op == 0x10 || op == 0x11 || (op >= 0x14 && op <= 0x16) || op == 0x2f;
+}
+
+LOOP_BODY long program_body(u64 index, void *context) {
+    struct program_loop *loop = context;
+    struct walk *w = loop->w;
+    struct cfi *cfi = &w->cfi;
+    (void)index;
+    if (w->cursor >= w->cursor_end) return 1;
+    if (!work(w, 1)) {
+        loop->stop = STOP_PARSE_BUDGET;
+        return 1;
+    }
+    int byte = take_byte(w);
+    if (byte < 0) {
+        loop->stop = w->read_failed;
+        return 1;
+    }
+    u32 op = (u32)byte & 0xff;
+    u32 stop = 0;
+    if ((op >> 6) == 1) {  // advance_loc
+        loop->done = advance(w, op & 0x3f);
+    } else if ((op >> 6) == 3) {  // restore
+        restore_rule(w, op & 0x3f);
+    } else if ((op >> 6) == 2) {  // offset
+        u64 number = operand(w, 0, &stop);
+        if (!stop) set_rule(w, op & 0x3f, RULE_AT_CFA, 0, (s64)number * cfi->data_align);
+    } else if (takes_register(op)) {
+        u64 reg = operand(w, 0, &stop);
+        if (!stop) stop = run_rule(w, op, reg);
+    } else {
+        stop = run_plain(w, op, &loop->done);
+    }
+    loop->stop = stop;
+    return stop || loop->done;
+}
+
+// Runs the program in [begin, end) on w->cfi.row; 0 or a stop.
+ALWAYS_INLINE int program_run(struct walk *w, u64 begin, u64 end) {
+    struct program_loop loop = {.w = w};
+    w->cursor = begin;
+    w->cursor_end = end;
+    LOOP(CFI_OPS_MAX, program_body, &loop);
+    if (loop.stop) return (int)loop.stop;
+    return w->cursor < w->cursor_end && !loop.done ? STOP_PARSE_BUDGET : 0;
+}
+
+// The row for `pc` by the CIE and FDE in w->cfi, into w->cfi.row; 0 or a stop. `whole`: to the end of the programs, for w->cfi.commit_row.
+// The last row ends with the FDE: rows beyond it are not reached, because pc lies in the FDE.
+SHARED int cfi_row(struct walk *w, u64 pc, u32 whole) {
+    if (!w) return STOP_BAD_CFI;
+    struct cfi *cfi = &w->cfi;
+    __builtin_memset(&cfi->row, 0, sizeof(cfi->row));
+    cfi->whole = 0;
+    cfi->commit_row = 0;
+    cfi->remembered = 0;
+    cfi->location = cfi->pc_begin;
+    cfi->target = ~0ULL;
+    int stop = program_run(w, cfi->cie_program, cfi->cie_program_end);
+    if (stop) return stop;
+    cfi->initial = cfi->row;
+    cfi->location = cfi->pc_begin;
+    cfi->target = pc;
+    cfi->whole = (u8)whole;
+    cfi->remembered = 0;
+    stop = program_run(w, cfi->fde_program, cfi->fde_program_end);
+    if (stop) return stop;
+    if (whole) note_commit_row(w);
+    return 0;
+}
+
+#endif

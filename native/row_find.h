@@ -1,0 +1,133 @@
+// The row of one ip: found in the unwind data, judged (reliability.h), and left in w->row for the home to cache.
+#ifndef UNSPOOL_ROW_FIND_H
+#define UNSPOOL_ROW_FIND_H
+
+#include "frame_search.h"
+#include "reliability.h"
+
+// mov $15,%rax; syscall and mov $15,%eax; syscall: rt_sigreturn, which musl and Go return to without any unwind data.
+#define SIGRETURN_RAX 0x0f0000000fc0c748ULL
+#define SIGRETURN_EAX 0x050f0000000fb8ULL
+
+ALWAYS_INLINE void row_stop(struct walk *w, u32 stop) {
+    __builtin_memset(&w->row, 0, sizeof(w->row));
+    w->row.flags = ROW_STOP;
+    w->row.stop = (u8)stop;
+}
+
+// Whether the code at `ip` is a signal trampoline without unwind data; 1 or 0, or a negative stop that may pass.
+SHARED int is_sigreturn(struct walk *w, u64 ip) {
+    if (!w) return 0;
+    int stop = code_number(w, ip, 8);
+    if (stop) return is_passing((u32)stop) ? -stop : 0;
+    if (w->value == SIGRETURN_RAX) return code_byte(w, ip + 8) == 0x05;
+    return (w->value & 0xffffffffffffffULL) == SIGRETURN_EAX;
+}
+
+// The marks of the row in w->row that follow from its rules alone.
+ALWAYS_INLINE void row_marks(struct walk *w, u64 pc) {
+    struct row *row = &w->row;
+    struct rule ra = row->rules[SLOT_RA];
+    u32 at_home = ra.kind == RULE_AT_CFA && ra.offset == -8;
+    u32 standard = at_home && !w->cfi.signal && row->cfa_kind == CFA_REG;
+    row->saved = 0;
+    for (u32 slot = 0; slot < SLOT_COUNT; slot++) {
+        if (slot == SLOT_RA || row->rules[slot].kind == RULE_SAME) continue;
+        row->saved |= (u8)(1u << slot);
+        if (row->rules[slot].kind != RULE_AT_CFA || slot == SLOT_RSP) standard = 0;
+    }
+    row->flags = standard ? ROW_STANDARD : 0;
+    if (w->cfi.signal) {
+        row->flags |= ROW_SIGNAL;
+        u32 kernel_cfa = row->cfa_kind == CFA_DEREF && row->cfa_base == REG_RSP && row->cfa_inner == 160 && row->cfa_offset == 0;
+        if (kernel_cfa && ra.kind == RULE_AT_REG && ra.base == REG_RSP && ra.offset == 168) row->flags |= ROW_SIGCONTEXT;
+    }
+    if (row->cfa_kind == CFA_NONE) return row_stop(w, STOP_BAD_CFI);
+    if (row->cfa_kind == CFA_UNSUPPORTED || ra.kind == RULE_UNSUPPORTED || ra.kind == RULE_SAME) return row_stop(w, STOP_UNSUPPORTED_RULE);
+    if (ra.kind == RULE_UNDEFINED) {
+        row->flags = (u16)(row->flags | ROW_OUTERMOST);
+        u64 before = pc - w->cfi.pc_begin;
+        u64 after = w->cfi.pc_end - pc;
+        row->function.before = before < 0xffffffff ? (u32)before : 0;
+        row->function.after = after < 0xffffffff ? (u32)after : 0;
+    } else if (!at_home && !w->cfi.signal) {
+        row->flags |= ROW_NONSTANDARD;
+    }
+}
+
+// R9b for the row in w->row: sets its mark; 0 or a stop that may pass.
+ALWAYS_INLINE int row_commit_mark(struct walk *w, u64 pc, u32 exact) {
+    if (w->row.ehdata != 3 || (w->row.flags & (ROW_SIGNAL | ROW_STOP))) return 0;
+    int committing = 1;
+    if (!exact) {
+        int stop = cfi_row(w, pc, 1);
+        if (stop == STOP_PAGE_ABSENT || stop == STOP_PARSE_BUDGET) return stop;
+        if (!stop) committing = may_be_committing(w, pc + 1);
+        if (committing < 0) return -committing;
+    }
+    if (committing) w->row.flags |= ROW_EH_COMMIT;
+    return 0;
+}
+
+// The row for the lookup address `pc` of the frame at w->ip into w->row, ROW_STOP when there is none; 0, or a stop that may pass.
+ALWAYS_INLINE int row_at(struct walk *w, u64 pc) {
+    int stop = module_at(w, pc);
+    if (!stop) stop = fde_find(w, pc);
+    if (!stop) {
+        int start_context = is_start_context(w);
+        if (start_context < 0) return -start_context;
+        stop = cfi_row(w, pc, 0);
+        if (start_context) {
+            row_stop(w, STOP_END_COROUTINE);
+            w->row.flags = ROW_COROUTINE;
+            return 0;
+        }
+    }
+    if (stop == STOP_NO_UNWIND_INFO) {
+        int sigreturn = is_sigreturn(w, w->ip);
+        if (sigreturn < 0) return -sigreturn;
+        if (sigreturn) stop = STOP_SIGFRAME_UNKNOWN;
+    }
+    if (is_passing((u32)stop)) return stop;
+    if (stop) {
+        row_stop(w, (u32)stop);
+        return 0;
+    }
+    w->row = w->cfi.row;
+    row_marks(w, pc);
+    return row_commit_mark(w, pc, w->ip == pc);
+}
+
+// Decides the row of the frame at w->ip: 0 with the row in w->row, or a stop that may pass.
+// A return address that follows no call may be a trampoline's or a coroutine's first instruction: those are looked up as they are (ROW_EXACT).
+SHARED int row_decide(struct walk *w) {
+    if (!w) return STOP_BAD_CFI;
+    u64 ip = w->ip;
+    int call = 1;
+    if (!w->exact) call = follows_call(w, ip);
+    if (call < 0) return -call;
+    u32 as_is = w->exact || !call;
+    for (u32 turn = 0; turn < 2; turn++) {
+        int stop = row_at(w, as_is ? ip : ip - 1);
+        if (stop == STOP_PAGE_ABSENT || stop == STOP_PARSE_BUDGET || (stop && as_is == w->exact)) return stop;
+        if (w->exact) return 0;
+        if (!as_is) break;
+        if (!stop && (w->row.flags & (ROW_SIGNAL | ROW_COROUTINE))) {
+            w->row.flags |= ROW_EXACT;
+            return 0;
+        }
+        as_is = 0;
+    }
+    if (call) return 0;
+    int leaves = is_context_exit(w, ip);
+    if (leaves < 0) return -leaves;
+    if (leaves) {
+        row_stop(w, STOP_END_COROUTINE);
+        w->row.flags = ROW_COROUTINE | ROW_EXACT;
+    } else {
+        w->row.flags |= ROW_NOT_CALL;
+    }
+    return 0;
+}
+
+#endif
