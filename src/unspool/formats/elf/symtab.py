@@ -80,6 +80,10 @@ class SymbolTable:
             if symbol is not None:
                 yield symbol
 
+    def mentions(self, part: bytes) -> bool:
+        """Whether any name, of whatever symbol, holds these bytes: a cheap look before every name is decoded."""
+        return part in self._names
+
     @cached_property
     def _starts(self) -> list[int]:
         return sorted(set(self._values))
