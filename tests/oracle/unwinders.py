@@ -1,0 +1,80 @@
+"""The unwinders that are scored, each as a function from a state to an answer."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import partial
+
+from oracle.judge import Answer
+from oracle.truth import Run, State
+
+from unspool.model.stack import Stack
+from unspool.model.verdict import Verdict
+
+Unwind = Callable[[Run, State], Answer]
+MAX_FRAMES = 20000
+
+
+def answer_of(stack: Stack) -> Answer:
+    """Our own stacks: complete means the verdict `reliable`."""
+    judgement = stack.judgement
+    return Answer(
+        tuple(frame.ip for frame in stack.frames),
+        tuple(frame.exact for frame in stack.frames),
+        judgement.verdict == Verdict.RELIABLE,
+        judgement.reason.label if judgement.verdict == Verdict.UNRELIABLE else stack.stop.label,
+    )
+
+
+def frame_pointer(run: Run, state: State) -> Answer:
+    """A walk along saved frame pointers as profilers do it: the pc, then [fp + 8] until fp is 0; complete when it got there."""
+    thread = run.thread(state)
+    arch = state.registers.arch
+    ips, fp, last = [state.registers.pc], state.registers.values[arch.fp], 0
+    while fp and len(ips) < MAX_FRAMES:
+        pair = thread.memory.read(fp, 16)
+        if pair is None or fp <= last:
+            return Answer(tuple(ips), (True, *([False] * (len(ips) - 1))), complete=False, reason="broken chain")
+        last = fp
+        fp, ra = struct.unpack("<QQ", pair)
+        ips.append(ra)
+    return Answer(tuple(ips), (True, *([False] * (len(ips) - 1))), complete=True, reason="end")
+
+
+def reference(run: Run, state: State) -> Answer:
+    """The Python reference."""
+    from unspool.unwind import unwind_user
+
+    return answer_of(unwind_user(run.thread(state), max_entries=MAX_FRAMES))
+
+
+def native(run: Run, state: State) -> Answer:
+    """The C walk in user space."""
+    from unspool.native import walk
+
+    return answer_of(walk(run.thread(state), max_frames=MAX_FRAMES))
+
+
+def is_there(name: str) -> bool:
+    """Whether the unwinder is built."""
+    if name == "reference":
+        import unspool.unwind
+
+        return hasattr(unspool.unwind, "unwind_user")
+    if name == "native":
+        import unspool.native
+
+        return hasattr(unspool.native, "walk")
+    return True
+
+
+def recorded(answers: dict[int, Answer], run: Run, state: State) -> Answer:
+    """An unwinder that ran as a program over the whole file before: its answers by the state's step and thread."""
+    del run
+    return answers.get(state.step, Answer((), (), complete=False, reason="no answer"))
+
+
+def from_answers(answers: dict[int, Answer]) -> Unwind:
+    """The unwinder of such answers."""
+    return partial(recorded, answers)
