@@ -85,7 +85,7 @@ def __getattr__(name: str) -> object:
     if module is None:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    from importlib import import_module  # noqa: PLC0415 - only a program that uses the library needs it
+    from importlib import import_module
 
     value: object = getattr(import_module(module), name)
     globals()[name] = value

@@ -20,6 +20,7 @@ _WORD = 8
 
 # glibc, sysdeps/unix/sysv/linux/x86_64/__start_context.S: mov %rbx,%rsp; mov (%rsp),%rdi. makecontext makes it the return address.
 _START_CONTEXT = bytes.fromhex("4889dc488b3c24")
+_START_CONTEXT_SIZE = 64
 # Boost.Context, make_x86_64_sysv_elf_gas.S, label finish: xor %rdi,%rdi; call _exit; hlt, in later releases behind an endbr64.
 _ENDBR64 = bytes.fromhex("f30f1efa")
 _FINISH = bytes.fromhex("4831ffe8")
@@ -72,9 +73,11 @@ def is_thread_base(cfa: int, space: AddressSpace, thread_pointer: int | None, ar
     return arch is not X86_64 and stack.end - cfa <= NEAR_THREAD_POINTER
 
 
-def is_start_context(memory: Memory, function: int, arch: Arch) -> bool:
+def is_start_context(memory: Memory, function: Rule, arch: Arch) -> bool:
     """Whether the function is the base of a coroutine that makecontext made."""
-    return arch is X86_64 and memory.read(function, len(_START_CONTEXT)) == _START_CONTEXT
+    if arch is not X86_64 or function.end - function.start > _START_CONTEXT_SIZE:
+        return False
+    return memory.read(function.start, len(_START_CONTEXT)) == _START_CONTEXT
 
 
 def is_context_exit(memory: Memory, ip: int, arch: Arch) -> bool:

@@ -87,25 +87,29 @@ class Sites:
         if self.is_call_site(ip):
             return self._site(ip, self._rule(ip - 1 if Check.R3 in self.policy.checks else ip), exact=False)
         there = self._rule(ip)
-        if isinstance(there, Rule):
-            base = there.start == ip and end.is_start_context(self.memory, ip, self.arch)
-            if there.signal or base:
-                return self._site(ip, there, exact=True)
+        if isinstance(there, Rule) and (there.signal or end.is_start_context(self.memory, there, self.arch)):
+            return self._site(ip, there, exact=True)
         if end.is_context_exit(self.memory, ip, self.arch):
             return Site(ip, exact=True, rule=there, coroutine=True)
-        if isinstance(there, Miss) and there.stop is Stop.NO_UNWIND_INFO and end.is_sigreturn(self.memory, ip, self.arch):
-            return Site(ip, exact=True, rule=Miss(Stop.SIGFRAME_UNKNOWN))
+        if isinstance(there, Miss) and self._is_trampoline(ip, there):
+            return self._site(ip, there, exact=True)
         return self._site(ip, self._rule(ip - 1 if Check.R3 in self.policy.checks else ip), exact=False, suspect=(Stop.NOT_A_CALL_SITE,))
 
     def _site(self, ip: int, rule: Rule | Miss, *, exact: bool, suspect: tuple[Stop, ...] = ()) -> Site:
         if isinstance(rule, Miss):
             bare = rule.stop is Stop.NO_UNWIND_INFO and end.is_bare_entry(ip, self.ends)
+            if self._is_trampoline(ip, rule):
+                rule = Miss(Stop.SIGFRAME_UNKNOWN)
             return Site(ip, exact, rule, suspect, entry=bare)
         if rule.nonstandard_ra:
             suspect += (Stop.RA_RULE_NONSTANDARD,)
         if may_be_committing(rule, ip, self.memory, self.arch, exact=exact):
             suspect += (Stop.EH_COMMIT,)
-        return Site(ip, exact, rule, suspect, end.is_entry(rule, self.ends), end.is_start_context(self.memory, rule.start, self.arch))
+        return Site(ip, exact, rule, suspect, end.is_entry(rule, self.ends), end.is_start_context(self.memory, rule, self.arch))
+
+    def _is_trampoline(self, ip: int, miss: Miss) -> bool:
+        """Whether the code at ip leaves a signal handler, and there is no unwind data to say to where."""
+        return miss.stop is Stop.NO_UNWIND_INFO and end.is_sigreturn(self.memory, ip, self.arch)
 
     def _rule(self, lookup_pc: int) -> Rule | Miss:
         mapping = self.space.find(lookup_pc)
@@ -117,10 +121,7 @@ class Sites:
             return Miss(Stop.RA_REWRITTEN)
         if mapping.kind == "anon":
             return Miss(Stop.ANON_CODE)
-        rule = cfi.rule_at(self.images, mapping, lookup_pc, self.arch)
-        if isinstance(rule, Miss) and rule.stop is Stop.NO_UNWIND_INFO and end.is_sigreturn(self.memory, lookup_pc, self.arch):
-            return Miss(Stop.SIGFRAME_UNKNOWN)
-        return rule
+        return cfi.rule_at(self.images, mapping, lookup_pc, self.arch)
 
 
 def describe(mapping: Mapping | None, address: int) -> str:

@@ -11,8 +11,6 @@ from unspool.formats.dwarf.cursor import ByteOrder, Cursor
 from unspool.formats.dwarf.pointers import OMIT, Bases, fixed_size, pointer
 from unspool.model.memory import Memory
 
-MAX_FDES = 1 << 20
-"""FDEs of one table at most."""
 _HEADER_SIZE = 4 + 2 * 10  # four bytes, then two pointers of at most ten bytes
 # Entries with an equal start stand in any order, and one of them can be an FDE of no bytes; two suffice for every known file.
 _SAME_START = 2
@@ -36,10 +34,8 @@ class SearchTable:
     byte_order: ByteOrder
 
     @classmethod
-    def read(
-        cls, memory: Memory, address: int, *, size: int = _HEADER_SIZE, byte_order: ByteOrder = "little", word: int = 8
-    ) -> SearchTable:
-        """The header at the address; `size` bytes belong to it. BadInput for another version or encodings without meaning."""
+    def read(cls, memory: Memory, address: int, *, size: int, byte_order: ByteOrder = "little", word: int = 8) -> SearchTable:
+        """The header at the address; `size` bytes are header and table. BadInput for another version or encodings without meaning."""
         word = 8
         data = memory.read(address, min(size, _HEADER_SIZE))
         if data is None:
@@ -54,8 +50,9 @@ class SearchTable:
         if count_encoding == OMIT or entry is None:
             return cls(memory, address, frames, 0, 0, OMIT, 0, word, byte_order)
         count = pointer(cursor, count_encoding, word, bases)
-        if count > MAX_FDES:
-            raise BadInput(f".eh_frame_hdr with {count} FDEs", offset=address)
+        if count > (size - cursor.offset) // (2 * entry):
+            # A count that does not fit the section is a broken table; .eh_frame itself may still be good.
+            return cls(memory, address, frames, 0, 0, OMIT, 0, word, byte_order)
         return cls(memory, address, frames, count, address + cursor.offset, encoding, 2 * entry, word, byte_order)
 
     def pair(self, index: int) -> tuple[int, int]:
