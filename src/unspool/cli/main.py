@@ -20,7 +20,7 @@ COMMANDS = {
     "stack": "print every thread's stack of a live process",
     "live": "tell whether a function is on any thread's stack",
     "audit": "what a file gives a reliable unwinder",
-    "sframe": "show, check and count the SFrame data of files",
+    "sframe": "show, check, make, compare and count the SFrame data of files",
     "doctor": "try what this machine can do",
 }
 """Each command's name (its module in this package) and its line of help; the module's docstring is the rest of the help."""

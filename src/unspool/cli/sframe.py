@@ -9,6 +9,7 @@ import sys
 import tempfile
 from bisect import bisect_right
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from unspool.errors import BadInput, BadRequest, NoSuchTarget
@@ -18,6 +19,8 @@ EXAMPLES = """examples:
   unspool sframe show ./prog                 every row, as readelf --sframe prints it
   unspool sframe check ./prog libfoo.so      exit 0 valid, 1 invalid, 2 unreadable
   unspool sframe stats ./prog                sizes and coverage
+  unspool sframe make /bin/ls -o ls.sframe   a copy of a program with SFrame V3
+  unspool sframe compare ls.sframe           exit 0 when nothing contradicts .eh_frame, 1 when something does
 """
 
 VALID, INVALID, UNREADABLE = 0, 1, 2
@@ -30,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = actions.add_parser("show", help="every function and row", description="Print every function and row, in readelf's notation.")
     check = actions.add_parser("check", help="strict validation", description="Validate strictly: exit 0 valid, 1 invalid, 2 unreadable.")
     stats = actions.add_parser("stats", help="sizes and coverage", description="Print sizes against .eh_frame, rows, and coverage of text.")
-    for action in (show, stats):
+    compare = actions.add_parser("compare", help="prove it against .eh_frame", description="Compare with .eh_frame at every address.")
+    compare.add_argument("--most", type=int, default=MOST_SHOWN, metavar="N", help="cases to print for each outcome (default %(default)s)")
+    for action in (show, stats, compare):
         action.add_argument("file", type=Path, help="an ELF file")
     check.add_argument("files", type=Path, nargs="+", metavar="FILE", help="ELF files")
     check.add_argument("--all", action="store_true", help=f"print all findings of a kind, not the first {MOST_SHOWN}")
@@ -39,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="where to write; must not be IN")
     make.add_argument("--detached", action="store_true", help="write a side file with the section alone")
     make.add_argument("--all", action="store_true", help=f"list all that could not be expressed, not the largest {MOST_SHOWN}")
-    for action in (show, check, stats, make):
+    for action in (show, check, stats, make, compare):
         action.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action."""
-    actions = {"show": _show, "check": _check, "stats": _stats, "make": _make}
+    actions = {"show": _show, "check": _check, "stats": _stats, "make": _make, "compare": _compare}
     return actions[arguments.action](arguments)
 
 
@@ -87,6 +92,21 @@ def _stats(arguments: argparse.Namespace) -> int:
     else:
         emit(stats.lines(found))
     return VALID
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from unspool.toolkit import compare
+
+    found = compare.compare(open_elf(arguments.file))
+    if arguments.json:
+        counts = {str(outcome): {"ranges": found.ranges[outcome], "bytes": found.bytes[outcome]} for outcome in compare.Outcome}
+        cases = [{**asdict(case), "start": hex(case.start), "end": hex(case.end)} for case in found.cases]
+        sys.stdout.write(
+            json.dumps({"file": str(arguments.file), "proved": found.proved, "outcomes": counts, "cases": cases}, indent=1) + "\n"
+        )
+    else:
+        emit(compare.lines(found, most=arguments.most))
+    return VALID if found.proved else INVALID
 
 
 def _make(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from unspool.errors import BadInput
 from unspool.formats.dwarf.cfi import Fde as CfiFde
@@ -137,10 +138,10 @@ def _encoded(piece: list[tuple[int, FrameRule]], at: tuple[int, int], abi: Abi, 
     start, end = at
     fres: list[Fre] = []
     for place, rule in piece:
-        words = default_words(rule, abi)
-        if words is None:
+        pattern = _default_row(rule, abi)
+        if pattern is None:
             return _flexible(piece, at, abi, signal=signal)
-        fres.append(row(place - start, words[1], base=words[0], mangled_ra=rule.mangled_ra))
+        fres.append(Fre(place - start, pattern.words, pattern.base, pattern.word_size, pattern.mangled_ra))
     return Fde(start, end - start, tuple(fres), fre_type_for(end - start), signal=signal)
 
 
@@ -148,10 +149,24 @@ def _flexible(piece: list[tuple[int, FrameRule]], at: tuple[int, int], abi: Abi,
     start, end = at
     fres = []
     for place, rule in piece:
-        words = flex_words(rule, abi)
-        assert words is not None, rule
-        fres.append(row(place - start, words, fde_type=FdeType.FLEX, mangled_ra=rule.mangled_ra))
+        pattern = _flexible_row(rule, abi)
+        fres.append(Fre(place - start, pattern.words, pattern.base, pattern.word_size, pattern.mangled_ra))
     return Fde(start, end - start, tuple(fres), fre_type_for(end - start), PcType.INC, FdeType.FLEX, signal)
+
+
+@lru_cache(maxsize=1 << 14)
+def _default_row(rule: FrameRule, abi: Abi) -> Fre | None:
+    """The rule as a default row at offset 0."""
+    words = default_words(rule, abi)
+    return None if words is None else row(0, words[1], base=words[0], mangled_ra=rule.mangled_ra)
+
+
+@lru_cache(maxsize=1 << 14)
+def _flexible_row(rule: FrameRule, abi: Abi) -> Fre:
+    """The rule as a flexible row at offset 0."""
+    words = flex_words(rule, abi)
+    assert words is not None, rule
+    return row(0, words, fde_type=FdeType.FLEX, mangled_ra=rule.mangled_ra)
 
 
 def plt_function(start: int, end: int, threshold: int) -> Fde:
@@ -170,25 +185,34 @@ def rule_of_row(line: Row, fde: CfiFde, arch: Arch) -> RowRule:
 
     Rules for registers other than RA and FP are left out: SFrame does not know them.
     """
-    ra_rule = line.registers.get(fde.cie.ra_register)
+    registers = line.registers
+    rules = (registers.get(fde.cie.ra_register), registers.get(arch.fp), registers.get(arch.sp))
+    return _rule(line.cfa, rules, MACHINES[arch.elf_machine], signal=fde.cie.signal, signed=line.ra_signed)
+
+
+# A whole system's unwind data holds a few thousand different rules.
+@lru_cache(maxsize=1 << 14)
+def _rule(cfa_rule: CfaRule | None, rules: tuple[RegisterRule | None, ...], abi: Abi, *, signal: bool, signed: bool) -> RowRule:
+    ra_rule, fp_rule, sp_rule = rules
     if ra_rule is not None and ra_rule.how is How.UNDEFINED:
-        return FrameRule(None, outermost=True, signal=fde.cie.signal)
-    if line.cfa is None:
+        return FrameRule(None, outermost=True, signal=signal)
+    if cfa_rule is None:
         return Inexpressible("no CFA rule")
-    cfa = _cfa(line.cfa)
+    cfa = _cfa(cfa_rule)
     if isinstance(cfa, Inexpressible | PltRows):
         return cfa
-    if arch.sp in line.registers and line.registers[arch.sp].how is not How.SAME_VALUE:
+    # s390x functions save the stack pointer like other registers; what they save is CFA - 160, which SFrame's readers assume.
+    saved = {How.SAME_VALUE, How.OFFSET, How.REGISTER} if abi is Abi.S390X_BIG else {How.SAME_VALUE}
+    if sp_rule is not None and sp_rule.how not in saved:
         return Inexpressible("a rule for the stack pointer")
     ra = _place(ra_rule, "return address")
-    fp = _place(line.registers.get(arch.fp), "frame pointer")
+    fp = _place(fp_rule, "frame pointer")
     for place in (ra, fp):
         if isinstance(place, Inexpressible):
             return place
     assert not isinstance(ra, Inexpressible)
     assert not isinstance(fp, Inexpressible)
-    rule = FrameRule(cfa, ra, fp, mangled_ra=line.ra_signed, signal=fde.cie.signal)
-    return _checked(rule, MACHINES[arch.elf_machine])
+    return _checked(FrameRule(cfa, ra, fp, mangled_ra=signed, signal=signal), abi)
 
 
 def _checked(rule: FrameRule, abi: Abi) -> FrameRule | Inexpressible:

@@ -96,6 +96,25 @@ def overlap(left: Iterable[tuple[int, int]], right: Iterable[tuple[int, int]]) -
     return total
 
 
+def difference(left: Iterable[tuple[int, int]], right: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The ranges of addresses that lie in `left` and not in `right`."""
+    holes = iter(merged(right))
+    hole = next(holes, None)
+    for start, end in merged(left):
+        at = start
+        while hole is not None and hole[1] <= at:
+            hole = next(holes, None)
+        while at < end:
+            if hole is None or hole[0] >= end:
+                yield at, end
+                break
+            if hole[0] > at:
+                yield at, hole[0]
+            at = hole[1]
+            if at < end:
+                hole = next(holes, None)
+
+
 def _size(elf: Elf, name: str) -> int:
     section = elf.section(name)
     return section.size if section is not None else 0
