@@ -95,7 +95,7 @@ class RawStack(NamedTuple):
 
 
 class Frames:
-    """Turns stacks into rows of a sink, and keeps what is to be named: `unnamed` grows with every new frame."""
+    """Turns stacks into rows of a sink, and keeps what is to be named."""
 
     def __init__(self, sink: Sink, files: Files, kernel: KernelModules, is_jit: Callable[[Process], bool]) -> None:
         """Store in `sink`; `is_jit` tells whether a process describes the code that it makes at run time (a perf map)."""
@@ -107,7 +107,8 @@ class Frames:
         self._judgements: dict[tuple[int, int, int | None], Judgement] = {}
         self._modules: dict[FileIdentity, tuple[int, KeptFile | None]] = {}
         self._tallies: dict[tuple[Stop, str, Verdict], Tally] = {}
-        self.unnamed: list[Place] = []
+        self._unnamed: dict[int, Place] = {}
+        self._taken: set[int] = set()
 
     @property
     def tallies(self) -> list[Tally]:
@@ -141,6 +142,17 @@ class Frames:
             known = self._tallies[stop, module, verdict] = Tally(stop, module, verdict)
         return known
 
+    def take_unnamed(self) -> list[Place]:
+        """The frames that came since the last call, each once."""
+        places = list(self._unnamed.values())
+        self._taken.update(self._unnamed)
+        self._unnamed.clear()
+        return places
+
+    def _remember(self, place: Place) -> None:
+        if place.frame not in self._taken:
+            self._unnamed.setdefault(place.frame, place)
+
     def _judgement(self, raw: RawStack) -> Judgement:
         key = (raw.verdict, raw.reason, raw.first_bad_frame)
         known = self._judgements.get(key)
@@ -153,7 +165,7 @@ class Frames:
         path = self._kernel.find(lookup)
         module = self._sink.module(path, "", "kernel")
         frame = self._kernel_frames[lookup] = self._sink.frame(module, address, None, "kernel", Trust.KERNEL)
-        self.unnamed.append(Place(frame, "kernel", path, None, 0, lookup, 0))
+        self._remember(Place(frame, "kernel", path, None, 0, lookup, 0))
         return frame
 
     def _user_frame(self, word: int, process: Process, program: Program, time_ns: int) -> int:
@@ -171,7 +183,7 @@ class Frames:
         module, kept = self._module(region, process)
         offset = region.file_offset(address)
         frame = self._sink.frame(module, shown, offset, "user", trust)
-        self.unnamed.append(Place(frame, region.file.kind, region.file.path, kept, region.file_offset(lookup), lookup, process.pid))
+        self._remember(Place(frame, region.file.kind, region.file.path, kept, region.file_offset(lookup), lookup, process.pid))
         return frame
 
     def _anonymous(self, shown: int, lookup: int, region: Region, process: Process, trust: Trust) -> int:
@@ -179,7 +191,7 @@ class Frames:
         # Code made at run time belongs to one process: the path keeps two processes' code at one address apart.
         path = f"/tmp/perf-{process.pid}.map" if kind == "jit" else region.file.path  # noqa: S108 (the name that perf gave it)
         frame = self._sink.frame(self._sink.module(path, "", kind), shown, None, "user", trust)
-        self.unnamed.append(Place(frame, kind, path, None, 0, lookup, process.pid))
+        self._remember(Place(frame, kind, path, None, 0, lookup, process.pid))
         return frame
 
     def _module(self, region: Region, process: Process) -> tuple[int, KeptFile | None]:

@@ -10,8 +10,8 @@ from unspool.capture.proc import read_process, running
 from unspool.capture.regions import FileIdentity, Region, Space, identity
 from unspool.capture.sideband import Event, Exited, Forked, Mapped, Named
 
-GRACE_NS = 30 * 10**9
-"""How long an ended process is kept: a sample that was deferred in a system call may be delivered after the end of the thread."""
+GRACE_NS = 5 * 10**9
+"""How long an ended process is kept: its last samples may still wait in the kernel's ring."""
 
 SAME_START_NS = 50 * 10**6
 """How far two statements of a process's start may differ: /proc counts in ticks of 10 ms, a fork event comes a moment after the start."""

@@ -69,6 +69,7 @@ class Recorder:
         self._held_samples: list[tuple[int, bytes]] = []
         self._held_events: list[Event] = []
         self._by_start: dict[tuple[int, int], Process] = {}
+        self._starts: dict[Process, list[tuple[int, int]]] = {}
         self._suspended_ns = suspended_ns()
         self._lost_events = 0
         self._rescan_ns = 0
@@ -166,6 +167,7 @@ class Recorder:
     def _process(self, pid: int, start_ns: int) -> Process:
         process = self._processes.find(pid, start_ns - self._suspended_ns)
         self._by_start[pid, start_ns] = process
+        self._starts.setdefault(process, []).append((pid, start_ns))
         return process
 
     def _program_row(self, process: Process, program: Program, start_ns: int) -> int:
@@ -190,8 +192,8 @@ class Recorder:
 
     def _forget(self, now: int) -> None:
         for process in self._processes.forget(now):
-            for key in [key for key, known in self._by_start.items() if known is process]:
-                del self._by_start[key]
+            for start in self._starts.pop(process, ()):
+                del self._by_start[start]
 
 
 def _raw_stack(header: tuple[int, ...], data: bytes) -> RawStack:

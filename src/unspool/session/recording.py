@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unspool.capture.command import Command, User, invoking_user, open_process, open_thread, process_of
+from unspool.capture.command import Command, CommandFailed, User, invoking_user, open_process, open_thread, process_of
 from unspool.capture.ending import Ending, Why
 from unspool.capture.frames import Tally, totals
 from unspool.capture.kernel import Sampler
@@ -83,11 +83,16 @@ def record(plan: Plan, show: Show) -> Progress:
         watched = [open_process(pid) for pid in plan.pids] + [open_thread(tid) for tid in plan.tids]
         ending = held.enter_context(Ending(seconds=plan.seconds, command=command, processes=watched))
         recording = Recording(plan, command, held)
+        held.callback(recording.writer.abandon)
         give_away(plan.output, user)
         try:
             recording.run(ending, show)
-        finally:
-            recording.stop()
+        except CommandFailed:
+            recording.discard()
+            raise
+        except NotStored:
+            end_command(command, ending)
+            raise
         give_away(plan.output, user)
         recording.progress.exit_status = end_command(command, ending)
         recording.finish(show)
@@ -105,7 +110,7 @@ class Recording:
         self.plan = plan
         self.command = command
         self.progress = Progress(plan.output)
-        self._stopped = False
+        self._full = False
         header = Header.here(frequency=float(plan.frequency), trigger=plan.trigger.text, command=" ".join(plan.command))
         self.sampler = held.enter_context(contextlib.closing(Sampler(request_of(plan, command))))
         self.sideband = held.enter_context(Sideband())
@@ -116,41 +121,49 @@ class Recording:
         self._started = time.monotonic()
 
     def run(self, ending: Ending, show: Show) -> None:
-        """Take samples until it is time to end."""
+        """Take samples until it is time to end, and store them all."""
         self.sampler.start()
         ending.start()
-        self._started = committed = time.monotonic()
+        self._started = time.monotonic()
         if self.command is not None:
             self.command.release()
+        try:
+            self._take_samples(ending, show)
+        finally:
+            # Also at the second Ctrl-C: what was taken until then is worth keeping.
+            self._take_last_samples()
+        self.progress.why = ending.why
+
+    def finish(self, show: Show) -> None:
+        """Name the frames and close the file."""
+        show("naming", self.progress)
+        with Symbolizer() as symbolizer:
+            name_frames(self.recorder.frames.take_unnamed(), self.recorder.perf_maps, self.writer, symbolizer)
+        with self._storing():
+            self.writer.finish(int(self.progress.seconds * 1e9))
+
+    def discard(self) -> None:
+        """Take the file away again: nothing was recorded."""
+        self.writer.abandon()
+        for name in (self.plan.output, wal_of(self.plan.output)):
+            name.unlink(missing_ok=True)
+
+    def _take_samples(self, ending: Ending, show: Show) -> None:
+        committed = time.monotonic()
         while not ending.wait(POLL_SECONDS):
             self.recorder.step()
             if time.monotonic() - committed >= COMMIT_SECONDS:
                 committed = time.monotonic()
                 self._commit()
-                self._count()
                 show("recording", self.progress)
-        self.progress.why = ending.why
 
-    def stop(self) -> None:
-        """Take no more samples, and store those that were taken."""
-        if self._stopped:
+    def _take_last_samples(self) -> None:
+        if self._full:
             return
-        self._stopped = True
         self.sampler.stop()
         self.sampler.flush()
         self.recorder.step(final=True)
         self._commit()
-        self._count()
-
-    def finish(self, show: Show) -> None:
-        """Name the frames and close the file."""
-        show("naming", self.progress)
-        try:
-            with Symbolizer() as symbolizer:
-                name_frames(self.recorder.frames.unnamed, self.recorder.perf_maps, self.writer, symbolizer)
-        finally:
-            with self._storing():
-                self.writer.finish(int(self.progress.seconds * 1e9))
 
     def _count(self) -> None:
         progress = self.progress
@@ -164,13 +177,14 @@ class Recording:
         with self._storing():
             self.recorder.count()
             self.writer.commit()
+        self._count()
 
     @contextlib.contextmanager
     def _storing(self) -> Iterator[None]:
         try:
             yield
         except RecordingError as error:
-            self._stopped = True
+            self._full = True
             raise NotStored(str(error), hint=error.hint) from error
 
 

@@ -166,6 +166,13 @@ class Writer:
             self._connection.close()
         self._connection = None
 
+    def abandon(self) -> None:
+        """Close without another commit: what was committed can be read. Does nothing after `finish`."""
+        if self._connection is not None:
+            with place.private_files():
+                self._connection.close()
+            self._connection = None
+
     def __enter__(self) -> Self:
         """The writer itself."""
         return self
