@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from unspool.model.verdict import Judgement, Stop, Trust
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One frame. `ip` is the pc (frame 0, and the frame a signal interrupted) or the return address.
 
     `cfa` is None where no rule was found. `exact` says that `ip` is the very instruction and not the one after a call.

@@ -47,15 +47,16 @@ class Unwinder:
         state = self.start(thread)
         if thread.kernel_thread:
             return Stack((), Stop.NO_USER_STACK, Judgement(Verdict.NONE, Stop.NO_USER_STACK))
-        frames = [state.frame()]
+        frames: list[Frame] = []
         while True:
+            state.stride(frames, max_entries - 1)
+            frames.append(state.frame())
             state.next()
             if state.done:
                 break
             if len(frames) == max_entries:
                 state.end(Stop.FRAME_LIMIT, f"{max_entries} frames were asked for")
                 break
-            frames.append(state.frame())
         return Stack(tuple(frames), state.stop, judge(frames, state.stop, state.notes, thread, state.detail), state.detail)
 
 

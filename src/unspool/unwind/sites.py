@@ -16,6 +16,7 @@ from unspool.unwind.image import Images, UnwindDataProvider
 from unspool.unwind.methods import cfi
 from unspool.unwind.policy import Check, Policy
 from unspool.unwind.rule import Miss, Rule
+from unspool.unwind.stride import Plan, plan_of
 
 UPROBES = "[uprobes]"
 
@@ -39,7 +40,7 @@ class Site:
 class Sites:
     """The sites of one address space, by ip; memory and mappings must not change while they are used.
 
-    `call` has those of return addresses, `exact` those of exact addresses: dictionaries that fill themselves through `of`.
+    `call` has those of return addresses, `exact` those of exact addresses; both fill through `of`. `plans` has short forms of plain sites.
     """
 
     def __init__(self, thread: Thread, policy: Policy, provider: UnwindDataProvider | None = None) -> None:
@@ -52,6 +53,7 @@ class Sites:
         self.images = Images(self.memory, self.space, self.arch, provider)
         self.call: dict[int, Site] = {}
         self.exact: dict[int, Site] = {}
+        self.plans: dict[int, Plan] = {}
 
     def serves(self, thread: Thread) -> bool:
         """Whether the thread is of the same address space, at the same generation."""
@@ -63,6 +65,10 @@ class Sites:
         site = known.get(ip)
         if site is None:
             site = known[ip] = self._exact(ip) if exact else self._call(ip)
+            plain = not (site.exact or site.suspect or site.entry or site.coroutine)
+            plan = plan_of(site.rule, self.arch) if plain and isinstance(site.rule, Rule) else None
+            if plan is not None:
+                self.plans[ip] = plan
         return site
 
     def is_executable(self, address: int) -> bool:

@@ -12,6 +12,7 @@ from unspool.unwind.policy import Check, Method
 from unspool.unwind.rule import Miss, Rule
 from unspool.unwind.sites import Sites
 from unspool.unwind.step import Position, find_cfa, step
+from unspool.unwind.stride import stride
 
 _GUESSES = ((Method.FRAME_POINTER, frame_pointer.guess, Trust.FRAME_POINTER), (Method.SCAN, scan.guess, Trust.SCAN))
 _MAY_GUESS = frozenset({Stop.NO_UNWIND_INFO, Stop.ANON_CODE})
@@ -113,6 +114,16 @@ class UnwindState:
                 self.returned(rule)
             else:
                 self.end(failure.stop, failure.detail)
+
+    def stride(self, frames: list[Frame], limit: int) -> None:
+        """Walk over plain frames that were seen before, up to `limit` frames in all; what it passed is added to `frames`."""
+        position = self.position
+        passed = stride(position, self.sites.plans, frames, limit)
+        if passed:
+            self.index += passed
+            self.site = self.sites.call[position.ip]
+            self.trust = Trust.CFI
+            self.arrive()
 
     def accepted_end(self, rule: Rule, cfa: int | Miss) -> Stop:
         """The end that the frame is, NONE when it goes on."""
