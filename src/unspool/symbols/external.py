@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from unspool.model.symbol import Named, Symbol, Unnamed
-from unspool.symbols.demangle import demangled
+from unspool.symbols.demangle import demangled, without_clone_mark
 from unspool.symbols.files import OpenFile
 from unspool.symbols.sandbox import NOBODY
 
@@ -19,7 +19,7 @@ _TOOL = "eu-addr2line"
 _MEMORY = 2 << 30
 _MAX_OUTPUT = 64 << 20
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
-_PLACE = re.compile(r"(.*):(\d+)(?::\d+)?(?: \(.*\))?")
+_PLACE = re.compile(r"(.*?):(\d+)(?::\d+)?(?: \(.*\))?")
 
 
 @cache
@@ -82,8 +82,12 @@ def _joined(name: Named, calls: list[tuple[str, str | None, int | None]]) -> Nam
     if not calls or calls[-1][0] == "??":
         return name
     *inlined, (function, file, line) = calls
-    outer = Symbol(demangled(function), 0, file, line) if isinstance(name, Unnamed) else name[-1]
+    offset = 0 if isinstance(name, Unnamed) else name[-1].offset
     return (
-        *(Symbol(demangled(inner), 0, path, number, inlined=True) for inner, path, number in inlined),
-        Symbol(outer.function, outer.offset, file, line),
+        *(Symbol(_shown(inner), 0, path, number, inlined=True) for inner, path, number in inlined),
+        Symbol(_shown(function), offset, file, line),
     )
+
+
+def _shown(name: str) -> str:
+    return demangled(without_clone_mark(name))

@@ -45,6 +45,7 @@ class OpenFile:
         descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
         with os.fdopen(os.dup(descriptor), "wb") as writer:
             writer.write(data)
+        os.lseek(descriptor, 0, os.SEEK_SET)
         return cls(descriptor, name)
 
     def close(self) -> None:
