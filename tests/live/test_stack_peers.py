@@ -13,7 +13,7 @@ from target_programs import Programs, running, wait_until
 
 from unspool.model.stack import Stack
 from unspool.model.verdict import Stop, Verdict
-from unspool.session.stacks import ProcessStacks, stacks_of, walker
+from unspool.session.stacks import Method, ProcessStacks, stacks_of
 from unspool.targets import procfs
 
 pytestmark = pytest.mark.live
@@ -28,8 +28,8 @@ def addresses(stacks: ProcessStacks) -> dict[int, list[int]]:
     return {thread.tid: [frame.ip for frame in thread.stack.frames] for thread in stacks.threads}
 
 
-def walked(pid: int, method: str) -> ProcessStacks:
-    return stacks_of(pid, walk=walker(method), named=False)  # type: ignore[arg-type]
+def walked(pid: int, method: Method) -> ProcessStacks:
+    return stacks_of(pid, method=method, named=False)
 
 
 def same(left: Stack, right: Stack) -> bool:

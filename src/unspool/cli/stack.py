@@ -17,7 +17,7 @@ from unspool.cli.printable import printable
 from unspool.model.explain import explain
 from unspool.model.symbol import Symbol, Unnamed
 from unspool.model.verdict import Stop, Verdict
-from unspool.session.stacks import MAX_FRAMES, NamedFrame, ProcessStacks, ThreadStack, stacks_of, walker
+from unspool.session.stacks import MAX_FRAMES, NamedFrame, ProcessStacks, ThreadStack, stacks_of
 
 EXAMPLES = """examples:
   unspool stack 1234              every thread of process 1234
@@ -49,7 +49,7 @@ def positive(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the stacks; 1 when the kernel allowed no look at any of them."""
-    stacks = stacks_of(arguments.pid, walk=walker(arguments.method, arguments.max_frames), tids=arguments.tid)
+    stacks = stacks_of(arguments.pid, method=arguments.method, max_frames=arguments.max_frames, tids=arguments.tid)
     if arguments.json:
         json.dump(as_json(stacks), sys.stdout)
         sys.stdout.write("\n")

@@ -11,7 +11,7 @@ from unspool.model.explain import explain
 from unspool.model.symbol import Symbol, Unnamed
 from unspool.model.verdict import Stop, Verdict
 from unspool.session.finding import Definition, Finder, Unsearched
-from unspool.session.stacks import NamedFrame, ProcessStacks, ThreadStack, Walk, stacks_of
+from unspool.session.stacks import Method, NamedFrame, ProcessStacks, ThreadStack, stacks_of
 from unspool.session.wanted import Wanted
 
 NO_SUCH_FUNCTION, INLINING_UNKNOWN = "no-such-function", "inlining-unknown"
@@ -79,7 +79,7 @@ class Question:
     inlined: bool = True
 
 
-def is_live(pid: int, question: Question, *, walk: Walk | None = None, wait: float = 0.0) -> Answer:
+def is_live(pid: int, question: Question, *, method: Method = "native", wait: float = 0.0) -> Answer:
     """The answer for the process; NoSuchTarget when there is none.
 
     All threads are stopped at once. With `wait` it is asked again until the function is on no stack, at most so many seconds.
@@ -89,7 +89,7 @@ def is_live(pid: int, question: Question, *, walk: Walk | None = None, wait: flo
     looks = 0
     finder = Finder(question.function, question.module)
     while True:
-        stacks = stacks_of(pid, walk=walk, together=True)
+        stacks = stacks_of(pid, method=method, together=True)
         looks += 1
         answer = judge(stacks, question, finder.find(stacks.pid, stacks.space), looks=looks)
         left = deadline - time.monotonic()

@@ -60,26 +60,34 @@ class ProcessStacks:
     space: AddressSpace
 
 
-def walker(method: Method, max_frames: int = MAX_FRAMES) -> Walk:
-    """The walk of that name: the C library, or the readable Python reference."""
+def walker(method: Method, pid: int, max_frames: int = MAX_FRAMES) -> Walk:
+    """The walk of that name for threads of one process: the C library's, or the readable Python reference."""
     if method == "python":
-        from unspool.unwind import unwind_user
+        from unspool.session.unwind_data import provider_for
+        from unspool.unwind.api import Unwinder
 
-        return lambda thread: unwind_user(thread, max_entries=max_frames)
+        unwinder = Unwinder(unwind_data=provider_for(pid))
+        return lambda thread: unwinder.unwind(thread, max_frames)
     from unspool.native import walk
 
     return lambda thread: walk(thread, max_frames=max_frames)
 
 
 def stacks_of(
-    pid: int, *, walk: Walk | None = None, tids: Collection[int] | None = None, together: bool = False, named: bool = True
+    pid: int,
+    *,
+    method: Method = "native",
+    max_frames: int = MAX_FRAMES,
+    tids: Collection[int] | None = None,
+    together: bool = False,
+    named: bool = True,
 ) -> ProcessStacks:
     """Every thread's stack; NoSuchTarget when there is no such process.
 
     `together` stops all threads at once, so that the stacks are of one instant; else each is stopped only while it is walked.
     """
     process = Process(pid)
-    walked = _Walked(process, walk or walker("native"))
+    walked = _Walked(process, walker(method, process.pid, max_frames))
     looks = visit_together(process, walked.look) if together else walked.checked(visit(process, walked.look, tids=tids))
     if not named:
         return ProcessStacks(process.pid, process.name, tuple(look.thread for look in looks), process.space)

@@ -7,8 +7,9 @@ from functools import cached_property
 
 from unspool.symbols.demangle import demangled, without_clone_mark
 
-# What may follow a parameter list: qualifiers, an ABI tag, and the mark of a copy as demanglers write it.
-_AFTER_PARAMETERS = re.compile(r"( const| volatile| &{1,2}| noexcept|\[abi:\w+\]| \[clone [^\]]*\]| \([.\w]+\))*")
+# What may follow a parameter list: qualifiers and ABI tags. Demanglers write the mark of a copy behind it.
+_AFTER_PARAMETERS = re.compile(r"( const| volatile| &{1,2}| noexcept|\[abi:\w+\])*")
+_COPY = re.compile(r"( \[clone [^\]]*\]| \(\.[.\w]+\))+$")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _MANGLED = ("_Z", "_R", "$s", "$S")
@@ -34,7 +35,7 @@ class Wanted:
         plain = without_clone_mark(function)
         if plain == self.name:
             return True
-        shown = demangled(plain)
+        shown = _COPY.sub("", demangled(plain))
         return self._shown in {_unspaced(name) for name in spellings(shown)}
 
     @cached_property
@@ -68,9 +69,6 @@ def without_parameters(shown: str) -> str:
     ('a::operator()', '(anonymous namespace)::f')
     """
     end = shown.rfind(")")
-    # A mark of a copy is in parentheses, too: "f(int) (.isra.0)".
-    while end > 0 and shown.rfind(" (.", 0, end) > shown.rfind(")", 0, end) >= 0:
-        end = shown.rfind(")", 0, end)
     if end < 0 or not _AFTER_PARAMETERS.fullmatch(shown, end + 1):
         return shown
     depth = 0

@@ -92,7 +92,10 @@ class ProcessMemory:
 
 
 class Process:
-    """A live process by its number and start time; `refresh` reads mappings and entry points again when they changed."""
+    """A live process by its number and start time; `refresh` reads mappings and entry points again when they changed.
+
+    `space` stays the same object as long as the mappings stay the same, and `memory` for good.
+    """
 
     def __init__(self, pid: int) -> None:
         """Find the process; NoSuchTarget when there is none. A thread's number stands for its process."""
@@ -105,6 +108,7 @@ class Process:
         self.start_ticks = state.start_ticks
         self.space = AddressSpace.of(())
         self.ends = EntryPoints()
+        self.memory = ProcessMemory(self.pid)
         self.generation = 0
         self.refresh_seconds = 0.0
         self._maps: bytes | None = None

@@ -16,7 +16,7 @@ from unspool.errors import NotPermitted
 from unspool.model.thread import Thread
 from unspool.model.verdict import Stop
 from unspool.targets import procfs
-from unspool.targets.process import Process, ProcessMemory
+from unspool.targets.process import Process
 from unspool.targets.ptrace import Seized, State
 
 Result = TypeVar("Result")
@@ -70,10 +70,10 @@ def visit_together(process: Process, look: Callable[[Visited], Result]) -> list[
             state = procfs.thread_state(process.pid, tid)
             names[tid] = state.name if state else ""
             seized[tid] = _seize(process.pid, tid, state)
-        memory: list[ProcessMemory] = []
-        return [look(Visited(tid, names[tid], _thread(process, seized[tid], memory))) for tid in sorted(seized)]
+        fresh = _refreshed(process, seized)
+        return [look(Visited(tid, names[tid], _thread(process, seized[tid], fresh=fresh))) for tid in sorted(seized)]
     finally:
-        _release_all(process.pid, [thread for thread in seized.values() if isinstance(thread, Seized)])
+        _release_all(process, [thread for thread in seized.values() if isinstance(thread, Seized)])
 
 
 def _appearing(pid: int, tids: Collection[int] | None, round_end: Callable[[], None] = lambda: None) -> Iterator[int]:
@@ -102,9 +102,9 @@ def _stopped(process: Process, tid: int) -> Iterator[Visited]:
         return
     try:
         _wait_all(process.pid, {tid: seized})
-        yield Visited(tid, name, _thread(process, seized, []))
+        yield Visited(tid, name, _thread(process, seized))
     finally:
-        _release_all(process.pid, [seized])
+        _release_all(process, [seized])
 
 
 def _seize(pid: int, tid: int, state: procfs.ThreadState | None) -> Seized | Refused:
@@ -168,8 +168,20 @@ def _wait_all(pid: int, threads: dict[int, Seized | Refused]) -> None:
                 seized.state = State.GONE
 
 
-def _thread(process: Process, seized: Seized | Refused, shared: list[ProcessMemory]) -> Thread | Refused:
-    """What an unwinder needs of a stopped thread. `shared` keeps one memory for all threads of a process that stands still."""
+def _refreshed(process: Process, threads: dict[int, Seized | Refused]) -> bool:
+    """Read the mappings of a process that stands still, once for all its threads; whether that could be done."""
+    for seized in threads.values():
+        if isinstance(seized, Seized) and seized.state is State.STOPPED:
+            try:
+                process.refresh(seized.tid)
+            except (OSError, NotPermitted):
+                continue
+            return True
+    return False
+
+
+def _thread(process: Process, seized: Seized | Refused, *, fresh: bool = False) -> Thread | Refused:
+    """What an unwinder needs of a stopped thread; `fresh` says that the mappings were read since the process stands still."""
     if isinstance(seized, Refused):
         return seized
     if seized.state is State.GONE:
@@ -183,19 +195,21 @@ def _thread(process: Process, seized: Seized | Refused, shared: list[ProcessMemo
         if registers is None:
             return Refused(Stop.UNSUPPORTED_RULE, "it runs 32-bit code")
         mask = seized.pac_mask()
-        if not shared and (process.generation == 0 or process.refresh_seconds < REFRESH_BUDGET):
+        if not fresh and (process.generation == 0 or process.refresh_seconds < REFRESH_BUDGET):
             process.refresh(seized.tid)
     except NotPermitted as error:
         return Refused(Stop.PERMISSION, str(error))
     except OSError:
         return Refused(Stop.EXITED)
-    if not shared:
-        shared.append(ProcessMemory(seized.tid))
-    return Thread(registers, shared[0], process.space, process.ends, pac_mask=mask)
+    # The first thread may have ended; this one has not.
+    process.memory.pid = seized.tid
+    return Thread(registers, process.memory, process.space, process.ends, pac_mask=mask)
 
 
-def _release_all(pid: int, threads: list[Seized]) -> None:
+def _release_all(process: Process, threads: list[Seized]) -> None:
     """Let every thread run on, also one whose number was changed by execve while we held it."""
+    pid = process.pid
+    process.memory.forget()
     vanished = False
     for seized in threads:
         vanished |= seized.state is State.GONE
