@@ -28,9 +28,8 @@ ALWAYS_INLINE u32 end_without_row(const struct walk *w) {
     return w->initial_sp - w->regs[REG_RSP] <= ENTRY_CODE ? STOP_END_PROCESS_ENTRY : STOP_NONE;
 }
 
-// The end of a frame whose return address is undefined; w->row says which function it is in, w->cfa is its CFA.
-ALWAYS_INLINE u32 end_outermost(struct walk *w, u64 lookup) {
-    if (holds_entry(w, lookup - w->row.function.before, lookup + w->row.function.after)) return STOP_END_PROCESS_ENTRY;
+// The end of a frame whose return address is undefined, and that is not in an entry point's function; w->cfa is its CFA.
+ALWAYS_INLINE u32 end_outermost(struct walk *w) {
     u64 top = w->thread_pointer;
     if (!top || w->cfa > top || top - w->cfa > THREAD_TLS_MAX) return STOP_END_UNEXPECTED;
     home_stack_bounds(w);

@@ -31,6 +31,11 @@ ALWAYS_INLINE int mem_read(struct walk *w, u64 address, void *to, u32 size) {
 
 #endif
 
+// Stops that say nothing of the unwind data: the same question may be answered another time.
+ALWAYS_INLINE u32 is_passing(u32 stop) {
+    return stop == STOP_PAGE_ABSENT || stop == STOP_PARSE_BUDGET;
+}
+
 // Takes `units` off the walk's budget; 0 when it is used up.
 ALWAYS_INLINE int work(struct walk *w, u32 units) {
     if (w->work < units) {

@@ -99,7 +99,7 @@ SHARED int module_headers(struct walk *w, u64 *frame_hdr_size) {
     struct module *module = &w->module;
     module->bias = module->header_end = module->frame_hdr = 0;
     int stop = code_number(w, module->header, 8);
-    if (stop) return stop;
+    if (stop) return is_passing((u32)stop) ? stop : STOP_NO_UNWIND_INFO;
     // "\x7fELF", ELFCLASS64, ELFDATA2LSB, EV_CURRENT (the eighth byte, the OS ABI, is free)
     if ((w->value & 0xffffffffffffffULL) != 0x010102464c457fULL) return STOP_NO_UNWIND_INFO;
     struct phdr_loop loop = {.w = w};
@@ -147,11 +147,6 @@ SHARED int module_frame_hdr(struct walk *w, u64 size) {
     return 0;
 }
 
-// Stops that say nothing of the unwind data: the same question may be answered another time.
-ALWAYS_INLINE u32 is_passing(u32 stop) {
-    return stop == STOP_PAGE_ABSENT || stop == STOP_PARSE_BUDGET || stop == STOP_MEM_FAULT || stop == STOP_SNAPSHOT_SHORT;
-}
-
 // Parses w->module's ELF header; 0, or a stop that may pass. What is final goes to module.stop.
 ALWAYS_INLINE int module_parse(struct walk *w) {
     struct module *module = &w->module;
@@ -163,7 +158,8 @@ ALWAYS_INLINE int module_parse(struct walk *w) {
     int stop = module->header ? module_headers(w, &size) : STOP_NO_UNWIND_INFO;
     if (!stop) stop = module_frame_hdr(w, size);
     if (is_passing((u32)stop)) return stop;
-    module->stop = (u32)stop;
+    // Bytes that are not there for good are as bad as wrong ones.
+    module->stop = stop == 0 || stop == STOP_NO_UNWIND_INFO ? (u32)stop : STOP_BAD_CFI;
     module->flags |= MODULE_PARSED;
     home_keep_module(w);
     return 0;

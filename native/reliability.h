@@ -45,7 +45,7 @@ SHARED int follows_call(struct walk *w, u64 ra) {
         if (i && (at & 4095) == 4095) break;
         int byte = code_byte(w, at);
         if (byte < 0) {
-            if (w->read_failed == STOP_PAGE_ABSENT || w->read_failed == STOP_PARSE_BUDGET) return -(int)w->read_failed;
+            if (is_passing(w->read_failed)) return -(int)w->read_failed;
             break;
         }
         bytes |= ((u64)(u32)byte & 0xff) << (56 - 8 * i);
@@ -132,7 +132,7 @@ SHARED int may_be_committing(struct walk *w, u64 ra) {
     struct commit_loop loop = {.w = w, .at = w->cfi.pc_begin, .end = leaving};
     if (leaving - loop.at > COMMIT_WINDOW) loop.at = leaving - COMMIT_WINDOW;
     LOOP(COMMIT_WINDOW, commit_body, &loop);
-    if (loop.stop) return loop.stop == STOP_PAGE_ABSENT || loop.stop == STOP_PARSE_BUDGET ? -loop.stop : 1;
+    if (loop.stop) return is_passing((u32)loop.stop) ? -loop.stop : 1;
     if (!loop.install) return 1;
     return ra >= loop.install && ra <= leaving;
 }

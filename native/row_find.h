@@ -84,13 +84,14 @@ ALWAYS_INLINE int row_at(struct walk *w, u64 pc) {
         }
     }
     if (stop == STOP_NO_UNWIND_INFO) {
-        int sigreturn = is_sigreturn(w, w->ip);
+        int sigreturn = is_sigreturn(w, pc);
         if (sigreturn < 0) return -sigreturn;
         if (sigreturn) stop = STOP_SIGFRAME_UNKNOWN;
     }
     if (is_passing((u32)stop)) return stop;
     if (stop) {
-        row_stop(w, (u32)stop);
+        // Unwind data that cannot be read is broken; why a mapping has none is known.
+        row_stop(w, stop == STOP_MEM_FAULT || stop == STOP_SNAPSHOT_SHORT ? STOP_BAD_CFI : (u32)stop);
         return 0;
     }
     w->row = w->cfi.row;
@@ -98,21 +99,27 @@ ALWAYS_INLINE int row_at(struct walk *w, u64 pc) {
     return row_commit_mark(w, pc, w->ip == pc);
 }
 
+// Whether the row in w->row, of a return address that follows no call, says that the address is the very instruction: a trampoline to which a handler
+// returns, or the first instruction of a coroutine's base.
+ALWAYS_INLINE u32 row_is_base(const struct walk *w) {
+    if (w->row.flags & ROW_SIGNAL) return 1;
+    if (w->row.flags & ROW_STOP) return w->row.stop == STOP_SIGFRAME_UNKNOWN;
+    return (w->row.flags & ROW_COROUTINE) && w->cfi.pc_begin == w->ip;
+}
+
 // Decides the row of the frame at w->ip: 0 with the row in w->row, or a stop that may pass.
-// A return address that follows no call may be a trampoline's or a coroutine's first instruction: those are looked up as they are (ROW_EXACT).
+// A return address that follows no call may be a trampoline's or a coroutine's first instruction: it is looked up as it is, too (ROW_EXACT).
 SHARED int row_decide(struct walk *w) {
     if (!w) return STOP_BAD_CFI;
     u64 ip = w->ip;
-    int call = 1;
-    if (!w->exact) call = follows_call(w, ip);
+    int call = w->exact ? 1 : follows_call(w, ip);
     if (call < 0) return -call;
     u32 as_is = w->exact || !call;
     for (u32 turn = 0; turn < 2; turn++) {
         int stop = row_at(w, as_is ? ip : ip - 1);
-        if (stop == STOP_PAGE_ABSENT || stop == STOP_PARSE_BUDGET || (stop && as_is == w->exact)) return stop;
-        if (w->exact) return 0;
-        if (!as_is) break;
-        if (!stop && (w->row.flags & (ROW_SIGNAL | ROW_COROUTINE))) {
+        if (stop) return stop;
+        if (w->exact || !as_is) break;
+        if (row_is_base(w)) {
             w->row.flags |= ROW_EXACT;
             return 0;
         }

@@ -81,6 +81,7 @@ SHARED int step_general(struct walk *w) {
     if (!w) return STOP_BAD_CFI;
     u32 flags = w->row.flags;
     u32 known = w->known & REGS_KEPT;
+    u64 sp = w->cfa;
     w->next_known = 0;
     for (u32 slot = 0; slot < SLOT_COUNT; slot++) {
         if (slot != SLOT_RA && !(w->row.saved >> slot & 1)) continue;
@@ -88,6 +89,11 @@ SHARED int step_general(struct walk *w) {
         if (stop) return stop;
     }
     if (!(w->next_known >> SLOT_RA & 1)) return STOP_UNSUPPORTED_RULE;
+    if (w->row.saved >> SLOT_RSP & 1) {
+        if (!(w->next_known >> SLOT_RSP & 1)) return STOP_UNSUPPORTED_RULE;
+        sp = w->next[SLOT_RSP];
+        if (!(flags & ROW_SIGNAL) && (sp < w->regs[REG_RSP] || sp > w->cfa)) return STOP_CFA_NOT_ABOVE_SP;
+    }
     if (flags & ROW_SIGCONTEXT) {
         int stop = step_sigcontext(w);
         if (stop) return stop;
@@ -101,11 +107,7 @@ SHARED int step_general(struct walk *w) {
         else
             known &= ~(1u << number);
     }
-    w->regs[REG_RSP] = w->cfa;
-    if (w->row.saved >> SLOT_RSP & 1) {
-        if (!(w->next_known >> SLOT_RSP & 1)) return STOP_UNSUPPORTED_RULE;
-        w->regs[REG_RSP] = w->next[SLOT_RSP];
-    }
+    w->regs[REG_RSP] = sp;
     w->known = known;
     w->ip = w->next[SLOT_RA];
     w->exact = (flags & ROW_SIGNAL) != 0;
@@ -115,7 +117,7 @@ SHARED int step_general(struct walk *w) {
 // The step by a row that only loads from below the CFA: nearly all are. 0 or a stop.
 ALWAYS_INLINE int step_standard(struct walk *w) {
     u64 cfa = w->cfa;
-    u64 value[SLOT_RA];
+    u64 value[SLOT_RA] = {0};
     u64 ra;
     u32 saved = w->row.saved;
     int stop = stack_word(w, cfa - 8, &ra);

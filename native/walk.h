@@ -56,7 +56,7 @@ SHARED int enter_module(struct walk *w) {
 // A return address in [uprobes]: the one it replaced, where the home knows it; 0 or RA_REWRITTEN.
 SHARED int unwrap_return(struct walk *w) {
     if (!w) return STOP_RA_REWRITTEN;
-    if (!w->depth || w->exact) return STOP_RA_REWRITTEN;
+    if (!w->depth) return STOP_RA_REWRITTEN;
     u64 original = 0;
     int stop = home_original_return(w, &original);
     if (!stop) w->ip = original;
@@ -76,11 +76,12 @@ SHARED int enter_row(struct walk *w) {
         return (int)(end ? end : w->row.stop);
     }
     if (flags & ROW_OUTERMOST) {
+        u64 lookup = w->ip - !w->exact;
+        if (holds_entry(w, lookup - w->row.function.before, lookup + w->row.function.after)) return STOP_END_PROCESS_ENTRY;
         int stop = step_cfa(w);
-        if (stop && is_passing((u32)stop)) return stop;
-        if (stop) w->cfa = 0;
+        if (stop) return stop;
         home_frame_cfa(w);
-        return (int)end_outermost(w, w->ip - !w->exact);
+        return (int)end_outermost(w);
     }
     if (flags & ROW_NONSTANDARD) mark(w, frame, STOP_RA_RULE_NONSTANDARD);
     if (flags & ROW_EH_COMMIT) mark(w, frame, STOP_EH_COMMIT);
