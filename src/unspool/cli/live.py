@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,9 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         answer = is_live(arguments.pid, question, wait=arguments.wait)
     except UnspoolError as error:
-        # Any other exit status would be an answer.
         doubt = Doubt("error", f"{error}. {error.hint}".rstrip())
         answer = Answer(Outcome.UNKNOWN, arguments.pid, arguments.function, 0, (), (), (doubt,))
+    except Exception:  # noqa: BLE001 (Python's exit status for a fault of ours is 1, which would be an answer)
+        traceback.print_exc()
+        return int(Outcome.UNKNOWN)
     if arguments.json:
         json.dump(as_json(answer), sys.stdout)
         sys.stdout.write("\n")
