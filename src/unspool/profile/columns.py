@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NONE = -1
 """An index that points nowhere: no module, no file, no bad frame."""
+NO_USER_STACK = "[no user stack]"
 NO_OFFSET = 2**64 - 1
 """The offset of a frame that lies in no file."""
 
@@ -232,7 +233,7 @@ def mark(stop: Stop, module: str = "", verdict: Verdict = Verdict.NONE, reason: 
     '[unreliable: heuristic-used]'
     """
     if stop is Stop.NO_USER_STACK:
-        return "[no user stack]"
+        return NO_USER_STACK
     if not stop.is_end:
         return f"[cut: {stop.label} in {module}]" if module else f"[cut: {stop.label}]"
     return f"[unreliable: {reason.label}]" if verdict is Verdict.UNRELIABLE else ""

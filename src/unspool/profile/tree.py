@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from unspool.profile.arrays import grouped, summed
@@ -26,7 +27,7 @@ class Tree:
     """Node 0 is the root; a parent stands before its children. `function` is an index into `functions`.
 
     `functions` are the profile's, followed by the words that stand in the tree beside them (groups and marks).
-    `own` and `total` are weights.
+    `own` and `total` are weights. The nodes from one number in `steps` to the next have all their parents before them.
     """
 
     functions: tuple[Function, ...]
@@ -36,6 +37,7 @@ class Tree:
     function: Ints
     own: Ints
     total: Ints
+    steps: tuple[int, ...]
 
     def __len__(self) -> int:
         """How many nodes."""
@@ -49,6 +51,15 @@ class Tree:
         order = np.lexsort((self.function[1:], -self.total[1:], self.parent[1:])) + 1
         starts = np.searchsorted(self.parent[order], np.arange(len(self) + 1))
         return starts, order
+
+    def depths(self) -> Ints:
+        """How many calls (groups and marks included) stand between each node and the root; 0 for the root."""
+        import numpy as np
+
+        depth = np.zeros(len(self), dtype=np.int64)
+        for start, end in pairwise([*self.steps, len(self)]):
+            depth[start:end] = depth[self.parent[start:end]] + 1
+        return depth
 
     def children(self, node: int) -> list[int]:
         """The nodes called from a node, largest total first."""
@@ -75,6 +86,7 @@ class _Growth:
     parents: list[Ints]
     functions: list[Ints]
     nodes: int = 1
+    steps: list[int] = field(default_factory=list)
 
     def step(self, rows: Ints, functions: Ints) -> None:
         """Take the marked rows one call further from the root."""
@@ -82,6 +94,7 @@ class _Growth:
         self.parents.append(keys // self.size)
         self.functions.append(keys % self.size)
         self.row_node[rows] = places + self.nodes
+        self.steps.append(self.nodes)
         self.nodes += len(keys)
 
 
@@ -108,7 +121,16 @@ def grow(profile: Profile, *, by: Grouping = "comm", marks: bool = True, of: Pat
     function = np.concatenate([np.full(1, base, dtype=np.int64), *growth.functions])
     own = summed(growth.row_node, weight, growth.nodes)
     mark_numbers = frozenset(range(base + len(functions), growth.size))
-    return Tree((*profile.functions, *functions, *words), mark_numbers, groups, parent, function, own, _totals(own, parent, growth))
+    return Tree(
+        functions=(*profile.functions, *functions, *words),
+        marks=mark_numbers,
+        groups=groups,
+        parent=parent,
+        function=function,
+        own=own,
+        total=_totals(own, parent, growth),
+        steps=tuple(growth.steps),
+    )
 
 
 def _grow_calls(growth: _Growth, functions: Ints, of: Paths, stack: Ints) -> None:

@@ -1,0 +1,93 @@
+"""What a user can choose about an export, and the words all formats share."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from unspool.model.verdict import Ending, Stop, Verdict
+from unspool.profile.columns import NONE, Function, Profile
+from unspool.profile.tree import Grouping
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`marks`: whether a root-side frame says why a stack is not whole; `by`: what the root branches into; `title`: a picture's title."""
+
+    marks: bool = True
+    by: Grouping = "comm"
+    title: str = ""
+
+
+FunctionKind = Literal["program", "library", "kernel", "vdso", "generated", "unknown", "group", "mark"]
+
+
+def kind_of(profile: Profile, function: Function) -> FunctionKind:
+    """Where a function lives, for colours and categories."""
+    if function.module == NONE:
+        return "unknown"
+    module = profile.modules[function.module]
+    match module.kind:
+        case "kernel":
+            return "kernel"
+        case "vdso":
+            return "vdso"
+        case "jit" | "anon":
+            return "generated"
+        case _:
+            return "library" if _LIBRARY.search(module.name) else "program"
+
+
+_LIBRARY = re.compile(r"\.so(\.|$)|^ld-")
+
+
+@dataclass(frozen=True, slots=True)
+class StackLabels:
+    """What is said of one stack, in the names of the recording; `stop_module` is a path, empty when no module caused the stop."""
+
+    ending: Ending
+    stop: str
+    stop_module: str
+    verdict: str
+    reason: str
+
+    def items(self) -> list[tuple[str, str]]:
+        """The labels that say something, as key and value."""
+        pairs = [("verdict", self.verdict), ("ending", self.ending), ("stop", self.stop), ("stop_module", self.stop_module)]
+        return [(key, value) for key, value in (*pairs, ("reason", self.reason)) if value]
+
+
+def stack_labels(profile: Profile) -> list[StackLabels]:
+    """The labels of every stack."""
+    stacks = profile.stacks
+    columns = (stacks.stop, stacks.stop_module, stacks.verdict, stacks.reason)
+    known: dict[tuple[int, ...], StackLabels] = {}
+    labels = []
+    for row in zip(*(column.tolist() for column in columns), strict=True):
+        if row not in known:
+            known[row] = _labels(profile, row)
+        labels.append(known[row])
+    return labels
+
+
+def _labels(profile: Profile, row: Sequence[int]) -> StackLabels:
+    stop, module, verdict, reason = row
+    path = "" if module == NONE else profile.modules[module].path
+    why = "" if reason == Stop.NONE else Stop(reason).label
+    return StackLabels(Stop(stop).ending, Stop(stop).label, path, Verdict(verdict).label, why)
+
+
+def one_line(text: str) -> str:
+    r"""The text without control characters: they become escapes, so that a line stays a line.
+
+    >>> one_line("a\nb")
+    'a\\nb'
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
