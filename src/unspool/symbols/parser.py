@@ -1,4 +1,4 @@
-"""What runs in a worker: files in, names out. Its requests and answers are JSON; see `handler`."""
+"""What runs in a worker: files in, names out. Its requests and answers are JSON; see `prepare`."""
 
 from __future__ import annotations
 
@@ -130,31 +130,27 @@ class ParsedFile:
         return self._dwarf_source is not None and alt_link(self._dwarf_source[1]) is not None
 
 
-def handler(*, lines: bool) -> Callable[[], Callable[[Any, list[int]], object]]:
-    """A worker's `prepare`: it loads what must be loaded while files can be opened, and gives the function that answers requests.
+def prepare(*, lines: bool) -> Callable[[Any, list[int]], object]:
+    """The function that answers a worker's requests; loads what must be loaded while files can be opened.
 
     ["open", id, build id] + descriptor       {"build_id", "link", "crc", "dwarf", "alt"} or {"error"}
     ["attach", id, crc] + descriptor          {"dwarf", "alt"}, {} when it belongs to another file
     ["svmas", id, offsets]                    the addresses of file offsets, 0 for none
     ["names", id, addresses, stated, lines]   a list of reasons (str) and calls (list); None when the file is not open any more
     """
+    _load_libraries(lines=lines)
+    files: OrderedDict[int, ParsedFile] = OrderedDict()
 
-    def prepare() -> Callable[[Any, list[int]], object]:
-        _load_libraries(lines=lines)
-        files: OrderedDict[int, ParsedFile] = OrderedDict()
+    def handle(request: list[Any], descriptors: list[int]) -> object:
+        try:
+            return _handle(files, request, descriptors)
+        except BadInput as error:
+            return {"error": str(error)[:MAX_NAME]}
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
-        def handle(request: list[Any], descriptors: list[int]) -> object:
-            try:
-                return _handle(files, request, descriptors)
-            except BadInput as error:
-                return {"error": str(error)[:MAX_NAME]}
-            finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
-
-        return handle
-
-    return prepare
+    return handle
 
 
 def _handle(files: OrderedDict[int, ParsedFile], request: list[Any], descriptors: list[int]) -> object:

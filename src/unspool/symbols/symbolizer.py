@@ -8,11 +8,10 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from unspool.model.symbol import Named, Symbol, Unnamed
-from unspool.symbols import external, parser
 from unspool.symbols.debug_files import debug_files
 from unspool.symbols.files import OpenFile
 from unspool.symbols.reasons import Reason
-from unspool.symbols.worker import ParserDied, Worker
+from unspool.symbols.worker import Handler, ParserDied, Worker
 
 _BATCH = 4096
 _MAX_PATH = 4096
@@ -60,7 +59,8 @@ class Symbolizer:
         self._workers: dict[bool, Worker] = {}
 
     def __enter__(self) -> Self:
-        """Nothing is started before the first name is asked for."""
+        """Fork the first worker: it loads the parser while the stacks are taken, and before the program has threads."""
+        self._worker(lines=False)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -123,8 +123,8 @@ class Symbolizer:
         worker = self._opened(file)
         if worker is None:
             return [file.failure or Reason.BAD_FILE.because()] * len(addresses)
-        by_library = file.lines and not (file.alt and external.available())
-        request = ["names", file.number, addresses, stated, by_library]
+        by_tool = file.lines and file.alt and _tool_available()
+        request = ["names", file.number, addresses, stated, file.lines and not by_tool]
         answer = worker.ask(request)
         if answer is None:
             file.opened = None
@@ -135,7 +135,9 @@ class Symbolizer:
             return [file.failure] * len(addresses)
         try:
             names = _checked_names(answer, len(addresses))
-            if worker is not None and file.alt and file.lines and not by_library:
+            if worker is not None and by_tool:
+                from unspool.symbols import external
+
                 svmas = addresses if stated else _checked_addresses(worker.ask(["svmas", file.number, addresses]), len(addresses))
                 names = external.with_lines(file.debug or file.source, svmas, names, timeout=self._timeout)
         except ParserDied:
@@ -193,8 +195,27 @@ class Symbolizer:
     def _worker(self, *, lines: bool) -> Worker:
         worker = self._workers.get(lines)
         if worker is None or not worker.alive:
-            worker = self._workers[lines] = Worker(parser.handler(lines=lines), timeout=self._timeout)
+            worker = self._workers[lines] = Worker(_prepare_with_lines if lines else _prepare, timeout=self._timeout)
         return worker
+
+
+def _prepare() -> Handler:
+    # Imported in the worker: the parser is most of the code, and the parent has other things to do meanwhile.
+    from unspool.symbols import parser
+
+    return parser.prepare(lines=False)
+
+
+def _prepare_with_lines() -> Handler:
+    from unspool.symbols import parser
+
+    return parser.prepare(lines=True)
+
+
+def _tool_available() -> bool:
+    from unspool.symbols import external
+
+    return external.available()
 
 
 def _close(source: object) -> None:
