@@ -77,8 +77,8 @@ ALWAYS_INLINE int row_at(struct walk *w, u64 pc) {
         int start_context = is_start_context(w);
         if (start_context < 0) return -start_context;
         stop = cfi_row(w, pc, 0);
-        if (start_context) {
-            row_stop(w, STOP_END_COROUTINE);
+        if (start_context && !is_passing((u32)stop)) {
+            w->row = w->cfi.row;
             w->row.flags = ROW_COROUTINE;
             return 0;
         }

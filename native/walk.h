@@ -63,6 +63,13 @@ SHARED int unwrap_return(struct walk *w) {
     return stop;
 }
 
+// The CFA of a frame that has no caller, for the home to know; 0 or a stop.
+ALWAYS_INLINE int last_cfa(struct walk *w) {
+    int stop = step_cfa(w);
+    if (!stop) home_frame_cfa(w);
+    return stop;
+}
+
 // What is special about the row of the frame just put: marks, ends, and why it has none. 0 or a stop.
 SHARED int enter_row(struct walk *w) {
     if (!w) return STOP_BAD_CFI;
@@ -70,18 +77,19 @@ SHARED int enter_row(struct walk *w) {
     u32 frame = w->depth - 1;
     w->stop_address = w->ip;
     if (flags & ROW_NOT_CALL) mark(w, frame, STOP_NOT_A_CALL_SITE);
-    if (flags & ROW_COROUTINE) return STOP_END_COROUTINE;
+    if (flags & ROW_COROUTINE) {
+        if (w->row.cfa_kind == CFA_REG || w->row.cfa_kind == CFA_DEREF) last_cfa(w);
+        return STOP_END_COROUTINE;
+    }
     if (flags & ROW_STOP) {
         u32 end = w->row.stop == STOP_NO_UNWIND_INFO ? end_without_row(w) : STOP_NONE;
         return (int)(end ? end : w->row.stop);
     }
     if (flags & ROW_OUTERMOST) {
         u64 lookup = w->ip - !w->exact;
+        int stop = last_cfa(w);
         if (holds_entry(w, lookup - w->row.function.before, lookup + w->row.function.after)) return STOP_END_PROCESS_ENTRY;
-        int stop = step_cfa(w);
-        if (stop) return stop;
-        home_frame_cfa(w);
-        return (int)end_outermost(w);
+        return stop ? stop : (int)end_outermost(w);
     }
     if (flags & ROW_NONSTANDARD) mark(w, frame, STOP_RA_RULE_NONSTANDARD);
     if (flags & ROW_EH_COMMIT) mark(w, frame, STOP_EH_COMMIT);
