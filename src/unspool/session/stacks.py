@@ -61,16 +61,39 @@ class ProcessStacks:
 
 
 def walker(method: Method, pid: int, max_frames: int = MAX_FRAMES) -> Walk:
-    """The walk of that name for threads of one process: the C library's, or the readable Python reference."""
-    if method == "python":
-        from unspool.session.unwind_data import provider_for
-        from unspool.unwind.api import Unwinder
+    """The walk of that name for threads of one process: the C library's, or the readable Python reference.
 
-        unwinder = Unwinder(unwind_data=provider_for(pid))
-        return lambda thread: unwinder.unwind(thread, max_frames)
+    The C library knows the process's memory only. Where it ends for want of unwind data that the file has, the reference walks instead.
+    """
+    if method == "python":
+        return _reference(pid, max_frames)
     from unspool.native import walk
 
-    return lambda thread: walk(thread, max_frames=max_frames)
+    def native(thread: Thread) -> Stack:
+        stack = walk(thread, max_frames=max_frames)
+        if stack.stop is not Stop.NO_UNWIND_INFO or not _file_has_more(pid, thread.space, stack):
+            return stack
+        if not reference:
+            reference.append(_reference(pid, max_frames))
+        return reference[0](thread)
+
+    reference: list[Walk] = []
+    return native
+
+
+def _reference(pid: int, max_frames: int) -> Walk:
+    from unspool.session.unwind_data import provider_for
+    from unspool.unwind.api import Unwinder
+
+    unwinder = Unwinder(unwind_data=provider_for(pid))
+    return lambda thread: unwinder.unwind(thread, max_frames)
+
+
+def _file_has_more(pid: int, space: AddressSpace, stack: Stack) -> bool:
+    from unspool.session.unwind_data import provider_for
+
+    mapping = space.find(stack.frames[-1].lookup_pc) if stack.frames else None
+    return mapping is not None and bool(provider_for(pid)(mapping))
 
 
 def stacks_of(

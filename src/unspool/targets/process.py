@@ -94,7 +94,8 @@ class ProcessMemory:
 class Process:
     """A live process by its number and start time; `refresh` reads mappings and entry points again when they changed.
 
-    `space` stays the same object as long as the mappings stay the same, and `memory` for good.
+    `space` and `memory` stay the same objects as long as the mappings stay the same and the thread lives that memory is read through: an
+    unwinder may keep what it learned from them.
     """
 
     def __init__(self, pid: int) -> None:
@@ -133,6 +134,13 @@ class Process:
             self.generation += 1
         self.refresh_seconds = time.monotonic() - started
         return self
+
+    def read_through(self, tid: int) -> None:
+        """See that memory can be read: through that living thread, when the one before has ended."""
+        state = procfs.thread_state(self.pid, self.memory.pid)
+        if state is None or state.ended:
+            self.memory = ProcessMemory(tid)
+            self.space = AddressSpace(self.space.mappings, self.space.starts)
 
     @property
     def ended(self) -> bool:

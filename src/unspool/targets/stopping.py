@@ -201,8 +201,7 @@ def _thread(process: Process, seized: Seized | Refused, *, fresh: bool = False) 
         return Refused(Stop.PERMISSION, str(error))
     except OSError:
         return Refused(Stop.EXITED)
-    # The first thread may have ended; this one has not.
-    process.memory.pid = seized.tid
+    process.read_through(seized.tid)
     return Thread(registers, process.memory, process.space, process.ends, pac_mask=mask)
 
 
