@@ -67,6 +67,7 @@ def offset_in(mapping: Mapped, address: int) -> int:
 
 def names_of(places: Places) -> Mapping[Place, Named]:
     """The names of all places: an address without one has its reason."""
+    from unspool.symbols.jit import jit_names
     from unspool.symbols.mapped_files import open_mapping
     from unspool.symbols.symbolizer import Symbolizer
 
@@ -74,7 +75,8 @@ def names_of(places: Places) -> Mapping[Place, Named]:
     memory = ProcessMemory(living_thread(places.pid))
     with Symbolizer() as symbolizer:
         for key, mapping in places.mappings.items():
-            source = open_mapping(places.pid, mapping, memory)
+            is_jit = mapping.executable and not mapping.path
+            source = jit_names(places.pid) if is_jit else open_mapping(places.pid, mapping, memory)
             symbolizer.add(key, source)
             offsets = sorted(places.offsets[key])
             found = symbolizer.names(key, offsets)
