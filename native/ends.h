@@ -2,7 +2,7 @@
 #ifndef UNSPOOL_ENDS_H
 #define UNSPOOL_ENDS_H
 
-#include "memory.h"
+#include "reliability.h"
 
 // Code without FDE counts as the process's entry as far as this behind it.
 #define ENTRY_CODE 64
@@ -22,10 +22,22 @@ ALWAYS_INLINE u32 is_entry_code(const struct walk *w, u64 ip) {
     return w->interpreter_entry && ip - w->interpreter_entry <= ENTRY_CODE;
 }
 
-// The end of a frame without row: no return address may lie below the initial stack pointer, so the stack pointer is there.
-ALWAYS_INLINE u32 end_without_row(const struct walk *w) {
-    if (!is_entry_code(w, w->ip) || !w->initial_sp) return STOP_NONE;
-    return w->initial_sp - w->regs[REG_RSP] <= ENTRY_CODE ? STOP_END_PROCESS_ENTRY : STOP_NONE;
+// The end of a frame without row: the stack pointer is all but at its first value, and no word between the two is an address that a call instruction
+// ends at: what the entry point called is not its code. An end, a stop that may pass, or STOP_NONE.
+SHARED u32 end_without_row(struct walk *w) {
+    if (!w) return STOP_NONE;
+    u64 sp = w->regs[REG_RSP];
+    if (!is_entry_code(w, w->ip) || !w->initial_sp || w->initial_sp - sp > ENTRY_CODE) return STOP_NONE;
+    for (u32 i = 1; i <= ENTRY_CODE / 8; i++) {
+        u64 word = 0;
+        if (w->initial_sp - sp < 8 * i) break;
+        int stop = stack_word(w, w->initial_sp - 8 * i, &word);
+        if (stop) return is_passing((u32)stop) ? (u32)stop : STOP_NONE;
+        int call = follows_call(w, word);
+        if (call < 0) return (u32)-call;
+        if (call) return STOP_NONE;
+    }
+    return STOP_END_PROCESS_ENTRY;
 }
 
 // The end of a frame whose return address is undefined, and that is not in an entry point's function; w->cfa is its CFA.

@@ -6,6 +6,7 @@ from unspool.model.stack import Frame
 from unspool.model.thread import Thread
 from unspool.model.verdict import Stop, Trust
 from unspool.unwind import ends as end
+from unspool.unwind.call_site import is_call_site
 from unspool.unwind.judge import Notes
 from unspool.unwind.methods import frame_pointer, scan
 from unspool.unwind.policy import Check, Method
@@ -138,7 +139,7 @@ class UnwindState:
 
     def without_rule(self, miss: Miss) -> None:
         """There is no rule: an entry point without unwind data, a guess if it is allowed, or the end."""
-        if self.site.entry and end.near_initial_sp(self.position.sp, self.sites.ends):
+        if self.site.entry and self.is_bare_end():
             self.end(Stop.END_PROCESS_ENTRY)
             return
         if miss.stop in _MAY_GUESS:
@@ -151,6 +152,18 @@ class UnwindState:
                     self.enter(trust)
                     return
         self.end(miss.stop, miss.detail)
+
+    def is_bare_end(self) -> bool:
+        """Whether nothing was called yet: the stack pointer is all but at its first value, and no return address lies between the two."""
+        initial = self.sites.ends.initial_sp
+        if initial is None or not end.near_initial_sp(self.position.sp, self.sites.ends):
+            return False
+        arch, memory = self.position.arch, self.thread.memory
+        for address in range(initial - arch.word, self.position.sp - 1, -arch.word):
+            word = memory.read(address, arch.word)
+            if word is None or is_call_site(memory, int.from_bytes(word, arch.byte_order), arch):
+                return False
+        return True
 
     def returned(self, rule: Rule) -> None:
         """The position has moved to the caller: check where it is, and enter it."""
