@@ -80,13 +80,21 @@ class Judge:
         return True
 
     def _needed(self, state: State, entry: Entry, number: int) -> tuple[tuple[str, int], bool] | None:
-        """The function that must be reported for an entry, and whether a jump will land in it; None when nothing need be."""
+        """The function that must be reported for an entry, and whether a jump will land in it; None when nothing need be.
+
+        A jump to a function's first instruction (setcontext to a new coroutine) calls it, as a tail call does: nothing returns to it.
+        """
         if not entry.is_address:
             return None
         function = self.functions.at(state.space, entry.ra if entry.exact else entry.ra - 1)
+        if entry.kind == Kind.LANDING and self._starts_at(state, entry.ra):
+            return None
         fate: Fate | None = self.run.fates.get(number)
         if fate is None or fate.returned:
             return function, entry.kind == Kind.LANDING
         if fate.outermost and fate.landing and self.functions.at(state.space, fate.landing) == function:
             return function, True
         return None
+
+    def _starts_at(self, state: State, address: int) -> bool:
+        return self.functions.at(state.space, address) != self.functions.at(state.space, address - 1)

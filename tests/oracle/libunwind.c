@@ -57,7 +57,7 @@ static void read_modules(void)
         if (sscanf(line, "%llx-%llx %7s %llx %*s %*s %511[^\n]", &start, &end, mode, &offset, path) < 4 || module_count == 4096)
             continue;
         struct file *f = path[0] == '/' ? file_of(path) : start == vdso_address ? &vdso : NULL;
-        if (f && f->bytes && mode[1] != 'w')
+        if (f && f->bytes) /* of writable ones what the file holds: it reads a personality pointer there, and does not use it */
             modules[module_count++] = (struct module){start, end, offset, f};
     }
     maps_are_new = 0;

@@ -122,8 +122,11 @@ def step(command: tuple[str, ...], spec: Spec, options: Options, path: Path) -> 
 
 
 def _unwinders(path: Path, options: Options) -> Iterator[tuple[str, Unwind]]:
-    for name, unwind in (("reference", unwinders.reference), ("native", unwinders.native), ("frame pointer", unwinders.frame_pointer)):
-        if (options.only is None or name in options.only) and unwinders.is_there(name):
+    ours = {"reference": unwinders.reference(), "native": unwinders.native, "frame pointer": unwinders.frame_pointer}
+    if not unwinders.native_is_built():
+        del ours["native"]
+    for name, unwind in ours.items():
+        if options.only is None or name in options.only:
             yield name, unwind
     for name, program in (("elfutils", "libdw"), ("libunwind", "libunwind")):
         tool = options.folder / program

@@ -12,7 +12,7 @@ from oracle.image import ImageMemory
 
 from unspool.formats.proc_maps import parse_maps
 from unspool.model.arch import X86_64, Arch
-from unspool.model.memory import Bytes, Layered
+from unspool.model.memory import Bytes
 from unspool.model.module import AddressSpace
 from unspool.model.registers import Registers
 from unspool.model.thread import EntryPoints, Thread
@@ -112,7 +112,7 @@ class Run:
     steps: int = 0
     skipped: int = 0
     lost_jumps: int = 0
-    _images: dict[int, ImageMemory] = field(default_factory=dict)
+    _memories: dict[int, StateMemory] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Run:
@@ -152,17 +152,30 @@ class Run:
             elif kind == Record.STATE:
                 yield _state(payload, space, known, self.arch)
 
-    def image(self, space: AddressSpace) -> ImageMemory:
-        """The files' bytes as that address space shows them."""
-        image = self._images.get(id(space))
-        if image is None or image.space is not space:
-            image = self._images[id(space)] = ImageMemory(space, self.vdso)
-        return image
-
     def thread(self, state: State) -> Thread:
-        """The state as every unwinder takes it."""
-        memory = Layered((*state.stack, self.image(state.space)))
+        """The state as every unwinder takes it; its memory shows the state that was asked for last, so that unwinders keep what they know of the code."""
+        memory = self._memories.get(id(state.space))
+        if memory is None or memory.image.space is not state.space:
+            memory = self._memories[id(state.space)] = StateMemory(ImageMemory(state.space, self.vdso))
+        memory.stack = state.stack
         return Thread(state.registers, memory, state.space, self.ends)
+
+
+class StateMemory:
+    """The memory of one state: its stack, and the files that are mapped."""
+
+    def __init__(self, image: ImageMemory) -> None:
+        """Show the files; the stack is set for each state."""
+        self.image = image
+        self.stack: tuple[Bytes, ...] = ()
+
+    def read(self, address: int, size: int) -> bytes | None:
+        """The stack's bytes, else the files'."""
+        for part in self.stack:
+            data = part.read(address, size)
+            if data is not None:
+                return data
+        return self.image.read(address, size)
 
 
 class KnownPages:

@@ -11,6 +11,8 @@ from oracle.truth import Run, State
 
 from unspool.model.stack import Stack
 from unspool.model.verdict import Verdict
+from unspool.unwind.api import Unwinder
+from unspool.unwind.policy import Check, Policy
 
 Unwind = Callable[[Run, State], Answer]
 MAX_FRAMES = 20000
@@ -42,11 +44,14 @@ def frame_pointer(run: Run, state: State) -> Answer:
     return Answer(tuple(ips), (True, *([False] * (len(ips) - 1))), complete=True, reason="end")
 
 
-def reference(run: Run, state: State) -> Answer:
-    """The Python reference."""
-    from unspool.unwind import unwind_user
+def reference(*without: Check) -> Unwind:
+    """The Python reference, with some of its rules switched off."""
+    unwinder = Unwinder(Policy().without(*without))
 
-    return answer_of(unwind_user(run.thread(state), max_entries=MAX_FRAMES))
+    def unwind(run: Run, state: State) -> Answer:
+        return answer_of(unwinder.unwind(run.thread(state), MAX_FRAMES))
+
+    return unwind
 
 
 def native(run: Run, state: State) -> Answer:
@@ -56,17 +61,11 @@ def native(run: Run, state: State) -> Answer:
     return answer_of(walk(run.thread(state), max_frames=MAX_FRAMES))
 
 
-def is_there(name: str) -> bool:
-    """Whether the unwinder is built."""
-    if name == "reference":
-        import unspool.unwind
+def native_is_built() -> bool:
+    """Whether the C walk can be scored."""
+    import unspool.native
 
-        return hasattr(unspool.unwind, "unwind_user")
-    if name == "native":
-        import unspool.native
-
-        return hasattr(unspool.native, "walk")
-    return True
+    return hasattr(unspool.native, "walk")
 
 
 def recorded(answers: dict[int, Answer], run: Run, state: State) -> Answer:
