@@ -12,7 +12,7 @@
 // Levels of a tree at most: ten slots an inner node, so eight levels hold 10^8 mappings; a process may have 65,530.
 #define TREE_LEVELS_MAX 10
 
-// lib/maple_tree.c, include/linux/maple_tree.h: nodes are 256 bytes, aligned; a pointer to a node carries its type in bits 3-6 and marks itself in bit 1.
+// lib/maple_tree.c, include/linux/maple_tree.h: nodes are 256 bytes, aligned; a pointer to a node carries its type in bits 3-6.
 #define TREE_NODE_SIZE 256
 #define TREE_NODE_MASK 255ul
 #define TREE_TYPE_LEAF 1
@@ -94,7 +94,12 @@ struct home {
     struct address_space space;
     struct mapping mapping;   // of the last pc
     struct mapping other;
-    u64 below;                // of the last lookup that found nothing: the end of the mapping below, or less
+    u64 address;              // of a search in the tree
+    u64 entry;                // the node it has come to
+    u64 found;                // the VMA, 0
+    u64 below;                // where the hole begins in which `address` lies, or less
+    u64 header_at;            // of the search for a file's first byte
+    u64 header;
     u64 return_instance;      // of the next uretprobe whose return address is still to be met
     struct tree_node node;
 };
@@ -129,45 +134,60 @@ INLINE void address_space_open(struct address_space *space, struct mm_struct *mm
     address_space_refresh(space);
 }
 
+// 1 when a < b, without a branch: of one at every pivot the verifier would have to follow both ways.
+INLINE u64 is_less(u64 a, u64 b) {
+    u64 borrow = ((~a & b) | (~(a ^ b) & (a - b))) >> 63;
+    asm volatile("" : "+r"(borrow));
+    return borrow;
+}
+
 // The slot of a node that covers `address`. Pivots ascend; the first zero pivot ends a node that is not full (mtree_range_walk of lib/maple_tree.c).
-INLINE u64 tree_slot(struct home *home, u32 first_pivot, u32 first_slot, u32 pivots, u64 address) {
-    u32 slot = 0;
+// An inner node has fewer pivots, and then its slots follow: kernel addresses, which are above every user address.
+INLINE u64 tree_slot(struct home *home, u32 first_pivot, u32 first_slot) {
+    const u64 *pivots = &home->node.words[first_pivot & 15];
+    u64 slot = 0, before = home->address - 1;
 #pragma unroll
-    for (u32 i = 0; i < 15; i++) {
-        u64 pivot = i < pivots ? home->node.words[(first_pivot + i) & 31] : 0;
-        if (pivot && pivot < address) {
-            slot++;
-            home->below = pivot + 1;
-        }
-    }
+    for (u32 i = 0; i < 15; i++)
+        slot += is_less(pivots[i] - 1, before);
+    if (slot)
+        home->below = home->node.words[(first_pivot + slot - 1) & 31] + 1;
     return home->node.words[(first_slot + slot) & 31];
 }
 
-// The VMA that covers `address`; 0 when there is none, and then home->below says where the hole begins. The pointer may be stale: the caller checks it.
-SHARED u64 tree_find(struct walk *w, u64 address) {
-    if (!w)
-        return 0;
-    struct home *home = home_of(w);
-    u64 entry = (u64)BPF_CORE_READ((struct mm_struct *)home->space.mm, mm_mt.ma_root);
-    u32 range_pivot = bpf_core_field_offset(struct maple_range_64, pivot) / 8, range_slot = bpf_core_field_offset(struct maple_range_64, slot) / 8;
-    u32 arange_pivot = bpf_core_field_offset(struct maple_arange_64, pivot) / 8, arange_slot = bpf_core_field_offset(struct maple_arange_64, slot) / 8;
-
-    home->below = 0;
-    for (u32 level = 0; level < TREE_LEVELS_MAX; level++) {
-        u32 type = (entry >> 3) & 15;
-        if ((entry & 3) != 2 || entry < 4096 || type < TREE_TYPE_LEAF || type > TREE_TYPE_ARANGE)
-            return 0;
-        if (bpf_probe_read_kernel(&home->node, sizeof(home->node), (void *)(entry & ~TREE_NODE_MASK)))
-            return 0;
-        if (type == TREE_TYPE_ARANGE) {
-            entry = tree_slot(home, arange_pivot, arange_slot, 9, address);
-        } else {
-            entry = tree_slot(home, range_pivot, range_slot, 15, address);
-            if (type == TREE_TYPE_LEAF)
-                return entry & 3 ? 0 : entry;
-        }
+// One level of the tree; 1 at its end. Where a node's words lie: struct maple_range_64 and maple_arange_64 of include/linux/maple_tree.h.
+LOOP_BODY long tree_level(u64 index, void *context) {
+    struct home *home = home_of(((struct loop *)context)->w);
+    u64 entry = home->entry;
+    u32 type = (entry >> 3) & 15;
+    // Bit 1 marks the root as a node; what is no root is a node by its place.
+    if ((!index && (entry & 3) != 2) || entry < 4096 || type < TREE_TYPE_LEAF || type > TREE_TYPE_ARANGE)
+        return 1;
+    if (bpf_probe_read_kernel(&home->node, sizeof(home->node), (void *)(entry & ~TREE_NODE_MASK)))
+        return 1;
+    u32 first_pivot = bpf_core_field_offset(struct maple_range_64, pivot) / 8;
+    u32 first_slot = bpf_core_field_offset(struct maple_range_64, slot) / 8;
+    if (type == TREE_TYPE_ARANGE) {
+        first_pivot = bpf_core_field_offset(struct maple_arange_64, pivot) / 8;
+        first_slot = bpf_core_field_offset(struct maple_arange_64, slot) / 8;
     }
-    return 0;
+    home->entry = tree_slot(home, first_pivot, first_slot);
+    if (type != TREE_TYPE_LEAF)
+        return 0;
+    home->found = home->entry & 3 ? 0 : home->entry;
+    return 1;
+}
+
+// The VMA that covers `address`; 0 when there is none, and then home->below says where the hole begins. The pointer may be stale: the caller checks it.
+INLINE u64 tree_find(struct walk *w, u64 address) {
+    struct home *home = home_of(w);
+    struct loop loop = {w};
+    // BPF_CORE_READ relocates every field of its first argument, so that is a plain variable.
+    struct mm_struct *mm = (struct mm_struct *)home->space.mm;
+    home->address = address;
+    home->entry = (u64)BPF_CORE_READ(mm, mm_mt.ma_root);
+    home->found = home->below = 0;
+    LOOP(TREE_LEVELS_MAX, tree_level, &loop);
+    return home->found;
 }
 
 // What stands for a file in a mapping's identity.
@@ -181,23 +201,28 @@ INLINE u64 file_identity(struct file *file) {
     return hash;
 }
 
-// Fill `mapping` from the VMA; 0 when it does not cover the address, or is another process's (VMAs are reused while they are read without a lock).
-INLINE int mapping_read(struct mapping *mapping, const struct address_space *space, u64 pointer, u64 address) {
-    struct vm_area_struct *vma = (struct vm_area_struct *)pointer;
+// Fill home->mapping, or home->other, from the VMA that tree_find found; 0 when it does not cover the address, or is another process's (VMAs are reused
+// while they are read without a lock).
+SHARED int mapping_read(struct walk *w, u32 other) {
+    if (!w)
+        return 0;
+    struct home *home = home_of(w);
+    struct mapping *mapping = other ? &home->other : &home->mapping;
+    struct vm_area_struct *vma = (struct vm_area_struct *)home->found;
     struct file *file = BPF_CORE_READ(vma, vm_file);
     mapping->start = BPF_CORE_READ(vma, vm_start);
     mapping->end = BPF_CORE_READ(vma, vm_end);
     mapping->offset = BPF_CORE_READ(vma, vm_pgoff) << 12;
     mapping->flags = BPF_CORE_READ(vma, vm_flags) & (VM_READ | VM_EXEC);
     mapping->kind = file ? MAPPING_FILE : MAPPING_ANON;
-    if (!file && mapping->start == space->vdso)
+    if (!file && mapping->start == home->space.vdso)
         mapping->kind = MAPPING_VDSO;
-    if (!file && space->uprobes && mapping->start == space->uprobes)
+    if (!file && home->space.uprobes && mapping->start == home->space.uprobes)
         mapping->kind = MAPPING_UPROBES;
     mapping->file = file ? file_identity(file) : 0;
     mapping->identity = hash_step(hash_step(hash_step(mapping->file, mapping->start), mapping->end), mapping->offset);
     mapping->identity = hash_step(mapping->identity, mapping->kind | (u64)mapping->flags << 32);
-    return address >= mapping->start && address < mapping->end && (u64)BPF_CORE_READ(vma, vm_mm) == space->mm;
+    return home->address >= mapping->start && home->address < mapping->end && (u64)BPF_CORE_READ(vma, vm_mm) == home->space.mm;
 }
 
 // The question of a cache entry: which address space, as it was in which epoch, and which part of it.
@@ -224,8 +249,7 @@ SHARED int mapping_find(struct walk *w, u64 address, u64 part) {
         return 0;
     }
     count(COUNT_MAPPING_WALKS);
-    u64 vma = tree_find(w, address);
-    if (!vma || !mapping_read(mapping, space, vma, address))
+    if (!tree_find(w, address) || !mapping_read(w, 0))
         __builtin_memset(mapping, 0, sizeof(*mapping));
     if (!space->stable || epoch_now(space) != space->epoch) {
         count(COUNT_MAPPING_RACES);

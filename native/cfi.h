@@ -9,8 +9,7 @@
 
 // The length field at `at`: leaves the first byte after it in w->cursor and the end in w->cursor_end; w->value is the length. 0 or a stop.
 // 64-bit DWARF does not occur in .eh_frame (libgcc cannot read it) and is refused.
-SHARED int entry_open(struct walk *w, u64 at) {
-    if (!w) return STOP_BAD_CFI;
+ALWAYS_INLINE int entry_open(struct walk *w, u64 at) {
     int stop = code_number(w, at, 4);
     if (stop) return stop;
     if (w->value >= 0xfffffff0) return STOP_BAD_CFI;

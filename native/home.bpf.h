@@ -81,52 +81,51 @@ struct {
 
 // ---- address space
 
-// AT_ENTRY, the interpreter's e_entry and the initial stack pointer, from the kernel's copy of the auxiliary vector (mm->saved_auxv).
-INLINE void space_read(struct space_entry *to, struct mm_struct *mm, struct tree_node *scratch, int *complete) {
+// AT_ENTRY, the interpreter's e_entry and the initial stack pointer, from the kernel's copy of the auxiliary vector (mm->saved_auxv); 1 when nothing is
+// missing.
+INLINE int space_read(struct space_entry *to, struct mm_struct *mm, struct tree_node *scratch) {
     u64 *auxv = scratch->words;
     u64 base = 0, entry = 0;
-    _Static_assert(AUXV_WORDS <= 56, "mm->saved_auxv has 56 words on x86-64");
     __builtin_memset(to, 0, sizeof(*to));
     to->initial_sp = BPF_CORE_READ(mm, start_stack);
     // In two halves: the scratch holds 32 words.
     for (u32 half = 0; half < 2; half++) {
-        if (bpf_probe_read_kernel(auxv, 22 * 8, (void *)((u64)__builtin_preserve_access_index(&mm->saved_auxv) + half * 22 * 8)))
-            return;
+        if (bpf_probe_read_kernel(auxv, AUXV_WORDS / 2 * 8, (void *)((u64)__builtin_preserve_access_index(&mm->saved_auxv) + half * AUXV_WORDS / 2 * 8)))
+            return 0;
 #pragma unroll
-        for (u32 i = 0; i < 22; i += 2) {
+        for (u32 i = 0; i < AUXV_WORDS / 2; i += 2) {
             base = auxv[i] == AT_BASE ? auxv[i + 1] : base;
             to->process_entry = auxv[i] == AT_ENTRY ? auxv[i + 1] : to->process_entry;
         }
     }
-    *complete = to->process_entry != 0;
     if (!base)
-        return;
+        return to->process_entry != 0;
     if (bpf_probe_read_user(&entry, sizeof(entry), (void *)(base + ELF_ENTRY_OFFSET)))
-        *complete = 0;
-    else
-        to->interpreter_entry = base + entry;
+        return 0;
+    to->interpreter_entry = base + entry;
+    return to->process_entry != 0;
 }
 
-INLINE void home_open_ends(struct walk *w, struct mm_struct *mm) {
+// Where the address space's stacks may end.
+SHARED int home_open_ends(struct walk *w) {
+    if (!w)
+        return 0;
     struct home *home = home_of(w);
     struct space_entry found;
-    int complete = 0;
     u32 index = (u32)(hash_step(home->space.id, 1) >> 32) & (SPACE_CACHE_SIZE - 1);
     struct space_entry *entry = bpf_map_lookup_elem(&space_cache, &index);
     if (!entry)
-        return;
+        return 0;
     found = *entry;
-    if (found.check != check_of(home->space.id, found.words, 3)) {
-        space_read(&found, mm, &home->node, &complete);
-        if (complete) {
-            entry->check = 0;
-            __builtin_memcpy(entry->words, found.words, sizeof(found.words));
-            entry->check = check_of(home->space.id, found.words, 3);
-        }
+    if (found.check != check_of(home->space.id, found.words, 3) && space_read(&found, (struct mm_struct *)home->space.mm, &home->node)) {
+        entry->check = 0;
+        __builtin_memcpy(entry->words, found.words, sizeof(found.words));
+        entry->check = check_of(home->space.id, found.words, 3);
     }
     w->process_entry = found.process_entry;
     w->interpreter_entry = found.interpreter_entry;
     w->initial_sp = found.initial_sp;
+    return 0;
 }
 
 // Fill the part of the walk's "in" that is the address space's. The walk's registers are there already.
@@ -135,7 +134,7 @@ INLINE void home_open(struct walk *w, struct task_struct *task, struct mm_struct
     struct uprobe_task *utask = task->utask;
     address_space_open(&home->space, mm);
     home->return_instance = utask ? (u64)BPF_CORE_READ(utask, return_instances) : 0;
-    home_open_ends(w, mm);
+    home_open_ends(w);
     w->thread_pointer = task->thread.fsbase;
     w->exact = 1;
     w->module.start = w->module.end = 0;
@@ -148,30 +147,36 @@ INLINE int same_file(const struct mapping *mapping, const struct mapping *other)
     return other->kind == MAPPING_FILE && other->file == mapping->file;
 }
 
+// Look at one address; then at the mapping below it.
+LOOP_BODY long header_body(u64 index, void *context) {
+    struct walk *w = ((struct loop *)context)->w;
+    struct home *home = home_of(w);
+    u64 found = tree_find(w, home->header_at), below = home->below;
+    if (found && mapping_read(w, 1)) {
+        below = home->other.start;
+        if (same_file(&home->mapping, &home->other) && !home->other.offset) {
+            home->header = below;
+            return 1;
+        }
+    }
+    // The first address was a guess; what follows goes downwards from the code.
+    if (!index)
+        below = home->mapping.start;
+    home->header_at = below - 1;
+    return below < 4096;
+}
+
 // Where the file's first byte is mapped, 0 when it is not: usually `offset` bytes below the code; else (lld and BOLT put them further apart) in a mapping
 // not far below.
 INLINE u64 find_header(struct walk *w) {
     struct home *home = home_of(w);
-    struct mapping *code = &home->mapping, *other = &home->other;
-    u64 address = code->start - code->offset;
-    if (!code->offset)
-        return code->start;
-    for (u32 i = 0; i < HEADER_SEARCH_MAX; i++) {
-        u64 vma = tree_find(w, address);
-        u64 below = home->below;
-        if (vma && mapping_read(other, &home->space, vma, address)) {
-            if (same_file(code, other) && !other->offset)
-                return other->start;
-            below = other->start;
-        }
-        // After the guess, downwards from the code.
-        if (!i)
-            below = code->start;
-        if (below < 4096)
-            return 0;
-        address = below - 1;
-    }
-    return 0;
+    struct loop loop = {w};
+    if (!home->mapping.offset)
+        return home->mapping.start;
+    home->header_at = home->mapping.start - home->mapping.offset;
+    home->header = 0;
+    LOOP(HEADER_SEARCH_MAX, header_body, &loop);
+    return home->header;
 }
 
 INLINE int stop_of(const struct mapping *mapping) {

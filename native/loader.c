@@ -39,34 +39,33 @@ struct sampler {
 static char log_text[LOG_SIZE];
 static u32 log_used;
 
-// Keep the last LOG_SIZE bytes of what libbpf says.
-static int keep_log(enum libbpf_print_level level, const char *format, va_list arguments) {
-    char text[4096];
-    int length = vsnprintf(text, sizeof(text), format, arguments);
-    if (level == LIBBPF_DEBUG || length <= 0)
-        return 0;
-    u32 add = (u32)length < sizeof(text) ? (u32)length : sizeof(text) - 1;
-    if (log_used + add >= LOG_SIZE) {
-        u32 drop = log_used + add + 1 - LOG_SIZE;
-        drop = drop < log_used ? drop : log_used;
-        memmove(log_text, log_text + drop, log_used - drop);
-        log_used -= drop;
+// Append to the log, of which the last LOG_SIZE bytes are kept.
+static void append(const char *text, u64 length) {
+    if (length >= LOG_SIZE) {
+        text += length - (LOG_SIZE - 1);
+        length = LOG_SIZE - 1;
     }
-    memcpy(log_text + log_used, text, add);
-    log_used += add;
+    u64 keep = LOG_SIZE - 1 - length;
+    keep = keep < log_used ? keep : log_used;
+    memmove(log_text, log_text + log_used - keep, keep);
+    memcpy(log_text + keep, text, length);
+    log_used = (u32)(keep + length);
     log_text[log_used] = 0;
+}
+
+static int keep_log(enum libbpf_print_level level, const char *format, va_list arguments) {
+    char *text = NULL;
+    int length = level == LIBBPF_DEBUG ? 0 : vasprintf(&text, format, arguments);
+    if (length > 0)
+        append(text, (u64)length);
+    free(text);
     return 0;
 }
 
 static void fail(const char *what, int error) {
     char text[256];
-    u32 length = (u32)snprintf(text, sizeof(text), "%s: %s\n", what, strerror(error));
-    if (length >= sizeof(text))
-        length = sizeof(text) - 1;
-    if (log_used + length >= LOG_SIZE)
-        log_used = LOG_SIZE - length - 1;
-    memcpy(log_text + log_used, text, length + 1);
-    log_used += length;
+    int length = snprintf(text, sizeof(text), "%s: %s\n", what, strerror(error));
+    append(text, (u64)length < sizeof(text) ? (u64)length : sizeof(text) - 1);
     errno = error;
 }
 
