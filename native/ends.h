@@ -24,8 +24,7 @@ ALWAYS_INLINE u32 is_entry_code(const struct walk *w, u64 ip) {
 
 // The end of a frame without row: the stack pointer is all but at its first value, and no word between the two is an address that a call instruction
 // ends at: what the entry point called is not its code. An end, a stop that may pass, or STOP_NONE.
-SHARED u32 end_without_row(struct walk *w) {
-    if (!w) return STOP_NONE;
+ALWAYS_INLINE u32 end_without_row(struct walk *w) {
     u64 sp = w->regs[REG_RSP];
     if (!is_entry_code(w, w->ip) || !w->initial_sp || w->initial_sp - sp > ENTRY_CODE) return STOP_NONE;
     for (u32 i = 1; i <= ENTRY_CODE / 8; i++) {
@@ -33,6 +32,11 @@ SHARED u32 end_without_row(struct walk *w) {
         if (w->initial_sp - sp < 8 * i) break;
         int stop = stack_word(w, w->initial_sp - 8 * i, &word);
         if (stop) return is_passing((u32)stop) ? (u32)stop : STOP_NONE;
+        // A word that is no address of code is not looked at: in the kernel, pages that nobody needs are not to be brought in.
+        int none = home_find_module(w, word - 1);
+        w->module.start = w->module.end = 0;
+        if (none && is_passing((u32)none)) return (u32)none;
+        if (none) continue;
         int call = follows_call(w, word);
         if (call < 0) return (u32)-call;
         if (call) return STOP_NONE;

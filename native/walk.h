@@ -45,8 +45,17 @@ SHARED int enter_module(struct walk *w) {
     if (!w) return STOP_NO_MAPPING;
     int stop = module_at(w, w->ip - !w->exact);
     if (!stop) return 0;
+    // The trampoline of uretprobes is the first byte of its page.
+    if (!w->exact && stop == STOP_NO_MAPPING && home_find_module(w, w->ip) == STOP_RA_REWRITTEN) return STOP_RA_REWRITTEN;
     w->stop_address = w->ip;
     if (is_passing((u32)stop)) return stop;
+    if (w->depth && !w->exact && stop != STOP_RA_REWRITTEN) {
+        // The return address of a uretprobe is the first byte of [uprobes].
+        int there = home_find_module(w, w->ip);
+        w->module.start = w->module.end = 0;
+        w->module.flags = 0;
+        if (there == STOP_RA_REWRITTEN) stop = there;
+    }
     if (w->depth && (stop == STOP_NO_MAPPING || stop == STOP_NOT_EXECUTABLE)) return STOP_RA_NOT_EXECUTABLE;
     if (w->depth && stop == STOP_RA_REWRITTEN) return stop;
     int full = place(w, PLACED);
@@ -82,7 +91,7 @@ SHARED int enter_row(struct walk *w) {
         return STOP_END_COROUTINE;
     }
     if (flags & ROW_STOP) {
-        u32 end = w->row.stop == STOP_NO_UNWIND_INFO ? end_without_row(w) : STOP_NONE;
+        u32 end = w->row.stop == STOP_NO_UNWIND_INFO ? end_without_row(w) : (u32)STOP_NONE;
         return (int)(end ? end : w->row.stop);
     }
     if (flags & ROW_OUTERMOST) {
