@@ -188,12 +188,6 @@ SHARED int rule_of_expression(struct walk *w, u64 size, u64 reg, u32 is_value) {
 
 // ---- instructions
 
-struct program_loop {
-    struct walk *w;
-    u32 stop;
-    u32 done;
-};
-
 // R9b: remembers where the first row starts that only a __builtin_eh_return makes: the CFA in another register, or the return address elsewhere.
 ALWAYS_INLINE void note_commit_row(struct walk *w) {
     struct cfi *cfi = &w->cfi;
@@ -341,24 +335,24 @@ ALWAYS_INLINE u32 takes_register(u32 op) {
 }
 
 LOOP_BODY long program_body(u64 index, void *context) {
-    struct program_loop *loop = context;
-    struct walk *w = loop->w;
+    struct walk *w = ((struct loop *)context)->w;
     struct cfi *cfi = &w->cfi;
     (void)index;
     if (w->cursor >= w->cursor_end) return 1;
     if (!work(w, 1)) {
-        loop->stop = STOP_PARSE_BUDGET;
+        cfi->stop = STOP_PARSE_BUDGET;
         return 1;
     }
     int byte = take_byte(w);
     if (byte < 0) {
-        loop->stop = w->read_failed;
+        cfi->stop = w->read_failed;
         return 1;
     }
     u32 op = (u32)byte & 0xff;
     u32 stop = 0;
+    u32 done = 0;
     if ((op >> 6) == 1) {  // advance_loc
-        loop->done = advance(w, op & 0x3f);
+        done = advance(w, op & 0x3f);
     } else if ((op >> 6) == 3) {  // restore
         restore_rule(w, op & 0x3f);
     } else if ((op >> 6) == 2) {  // offset
@@ -368,20 +362,23 @@ LOOP_BODY long program_body(u64 index, void *context) {
         u64 reg = operand(w, 0, &stop);
         if (!stop) stop = run_rule(w, op, reg);
     } else {
-        stop = run_plain(w, op, &loop->done);
+        stop = run_plain(w, op, &done);
     }
-    loop->stop = stop;
-    return stop || loop->done;
+    cfi->stop = stop;
+    cfi->done = done;
+    return stop || done;
 }
 
 // Runs the program in [begin, end) on w->cfi.row; 0 or a stop.
 ALWAYS_INLINE int program_run(struct walk *w, u64 begin, u64 end) {
-    struct program_loop loop = {.w = w};
+    struct loop loop = {.w = w};
     w->cursor = begin;
     w->cursor_end = end;
+    w->cfi.stop = 0;
+    w->cfi.done = 0;
     LOOP(CFI_OPS_MAX, program_body, &loop);
-    if (loop.stop) return (int)loop.stop;
-    return w->cursor < w->cursor_end && !loop.done ? STOP_PARSE_BUDGET : 0;
+    if (w->cfi.stop) return (int)w->cfi.stop;
+    return w->cursor < w->cursor_end && !w->cfi.done ? STOP_PARSE_BUDGET : 0;
 }
 
 // The row for `pc` by the CIE and FDE in w->cfi, into w->cfi.row; 0 or a stop. `whole`: to the end of the programs, for w->cfi.commit_row.

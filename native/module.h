@@ -53,78 +53,73 @@ ALWAYS_INLINE int take_pointer(struct walk *w, u32 encoding, u64 data) {
     return 0;
 }
 
-struct phdr_loop {
-    struct walk *w;
-    u64 at;
-    u64 size;
-    u64 frame_hdr_size;
-    u32 loads;
-    int stop;
-};
-
 // One program header: the load bias from the first PT_LOAD, and where .eh_frame_hdr is.
 LOOP_BODY long phdr_body(u64 index, void *context) {
-    struct phdr_loop *loop = context;
-    struct walk *w = loop->w;
+    struct walk *w = ((struct loop *)context)->w;
+    struct search *search = &w->search;
     (void)index;
-    u64 at = loop->at;
-    loop->at = at + loop->size;
-    loop->stop = code_number(w, at, 4);
-    if (loop->stop) return 1;
+    u64 at = search->at;
+    search->at = at + search->size;
+    search->stop = code_number(w, at, 4);
+    if (search->stop) return 1;
     u32 type = (u32)w->value;
     if (type != PT_LOAD && type != PT_GNU_EH_FRAME) return 0;
-    loop->stop = code_number(w, at + 8, 8);
-    if (loop->stop) return 1;
+    search->stop = code_number(w, at + 8, 8);
+    if (search->stop) return 1;
     u64 offset = w->value;
-    loop->stop = code_number(w, at + 16, 8);
-    if (loop->stop) return 1;
+    search->stop = code_number(w, at + 16, 8);
+    if (search->stop) return 1;
     u64 vaddr = w->value;
-    loop->stop = code_number(w, at + 40, 8);
-    if (loop->stop) return 1;
+    search->stop = code_number(w, at + 40, 8);
+    if (search->stop) return 1;
     u64 memory_size = w->value;
     if (type == PT_GNU_EH_FRAME) {
         w->module.frame_hdr = vaddr;
-        loop->frame_hdr_size = memory_size;
+        search->last = memory_size;
         return 0;
     }
-    if (!loop->loads) w->module.bias = w->module.header - (vaddr - offset);
-    loop->loads = 1;
+    if (!search->found) w->module.bias = w->module.header - (vaddr - offset);
+    search->found = 1;
     if (vaddr + memory_size > w->module.header_end) w->module.header_end = vaddr + memory_size;
     return 0;
 }
 
-// The program headers of the ELF header at w->module.header; 0 or a stop. `frame_hdr_size` gets the size of .eh_frame_hdr.
-SHARED int module_headers(struct walk *w, u64 *frame_hdr_size) {
-    if (!w || !frame_hdr_size) return STOP_NO_UNWIND_INFO;
+// The program headers of the ELF header at w->module.header; 0 or a stop. w->search.last gets the size of .eh_frame_hdr.
+SHARED int module_headers(struct walk *w) {
+    if (!w) return STOP_NO_UNWIND_INFO;
     struct module *module = &w->module;
+    struct search *search = &w->search;
     module->bias = module->header_end = module->frame_hdr = 0;
     int stop = code_number(w, module->header, 8);
     if (stop) return is_passing((u32)stop) ? stop : STOP_NO_UNWIND_INFO;
     // "\x7fELF", ELFCLASS64, ELFDATA2LSB, EV_CURRENT (the eighth byte, the OS ABI, is free)
     if ((w->value & 0xffffffffffffffULL) != 0x010102464c457fULL) return STOP_NO_UNWIND_INFO;
-    struct phdr_loop loop = {.w = w};
     stop = code_number(w, module->header + 32, 8);
     if (stop) return stop;
-    loop.at = module->header + w->value;
+    search->at = module->header + w->value;
     stop = code_number(w, module->header + 54, 2);
     if (stop) return stop;
-    loop.size = w->value;
+    search->size = w->value;
     stop = code_number(w, module->header + 56, 2);
     if (stop) return stop;
     u32 count = (u32)w->value & 0xffff;
-    if (loop.size < 56) return STOP_NO_UNWIND_INFO;
+    if (search->size < 56) return STOP_NO_UNWIND_INFO;
+    search->found = 0;
+    search->last = 0;
+    search->stop = 0;
+    struct loop loop = {.w = w};
     LOOP(count < PHDRS_MAX ? count : PHDRS_MAX, phdr_body, &loop);
-    if (loop.stop) return loop.stop;
-    if (!loop.loads || !module->frame_hdr) return STOP_NO_UNWIND_INFO;
+    if (search->stop) return search->stop;
+    if (!search->found || !module->frame_hdr) return STOP_NO_UNWIND_INFO;
     module->frame_hdr += module->bias;
     module->header_end += module->bias;
-    *frame_hdr_size = loop.frame_hdr_size;
     return 0;
 }
 
 // The head of .eh_frame_hdr: where .eh_frame is, and whether the search table can be used (LSB: version 1; everybody writes DATAREL | SDATA4 pairs).
-SHARED int module_frame_hdr(struct walk *w, u64 size) {
+SHARED int module_frame_hdr(struct walk *w) {
     if (!w) return STOP_BAD_CFI;
+    u64 size = w->search.last;
     struct module *module = &w->module;
     int stop = code_number(w, module->frame_hdr, 4);
     if (stop) return stop;
@@ -154,9 +149,8 @@ ALWAYS_INLINE int module_parse(struct walk *w) {
     module->count = 0;
     module->stop = STOP_NO_UNWIND_INFO;
     module->flags &= ~(u32)(MODULE_PARSED | MODULE_TABLE);
-    u64 size = 0;
-    int stop = module->header ? module_headers(w, &size) : STOP_NO_UNWIND_INFO;
-    if (!stop) stop = module_frame_hdr(w, size);
+    int stop = module->header ? module_headers(w) : STOP_NO_UNWIND_INFO;
+    if (!stop) stop = module_frame_hdr(w);
     if (is_passing((u32)stop)) return stop;
     // Bytes that are not there for good are as bad as wrong ones.
     module->stop = stop == 0 || stop == STOP_NO_UNWIND_INFO ? (u32)stop : STOP_BAD_CFI;

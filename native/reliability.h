@@ -87,38 +87,30 @@ SHARED int is_context_exit(struct walk *w, u64 ip) {
 #define COMMIT_WINDOW 256
 #define COMMIT_NEAR 65536
 
-struct commit_loop {
-    struct walk *w;
-    u64 at;
-    u64 end;
-    u64 last;     // end of the last call
-    u64 install;  // end of the call before it
-    int stop;
-};
-
+// One byte of code: w->search.last is the end of the last call, before_last that of the call before it.
 LOOP_BODY long commit_body(u64 index, void *context) {
-    struct commit_loop *loop = context;
-    struct walk *w = loop->w;
+    struct walk *w = ((struct loop *)context)->w;
+    struct search *search = &w->search;
     (void)index;
-    u64 at = loop->at++;
-    if (at + 5 > loop->end) return 1;
+    u64 at = search->at++;
+    if (at + 5 > search->end) return 1;
     int byte = code_byte(w, at);
     u64 size = 0;
     if (byte == 0xe8) {
-        loop->stop = code_number(w, at + 1, 4);
-        if (loop->stop) return 1;
+        search->stop = code_number(w, at + 1, 4);
+        if (search->stop) return 1;
         s64 distance = (s64)(s32)w->value;
         if (distance >= -COMMIT_NEAR && distance <= COMMIT_NEAR) size = 5;
     } else if (byte == 0xff) {
-        if (at + 6 <= loop->end && code_byte(w, at + 1) == 0x15) size = 6;
+        if (at + 6 <= search->end && code_byte(w, at + 1) == 0x15) size = 6;
     }
     if (byte < 0) {
-        loop->stop = (int)w->read_failed;
+        search->stop = (int)w->read_failed;
         return 1;
     }
     if (size) {
-        loop->install = loop->last;
-        loop->last = at + size;
+        search->before_last = search->last;
+        search->last = at + size;
     }
     return 0;
 }
@@ -127,14 +119,18 @@ LOOP_BODY long commit_body(u64 index, void *context) {
 // landing pad is w->cfi.commit_row. 1 or 0, or a negative stop that may pass.
 SHARED int may_be_committing(struct walk *w, u64 ra) {
     if (!w) return 1;
+    struct search *search = &w->search;
+    struct loop loop = {.w = w};
     u64 leaving = w->cfi.commit_row;
     if (!leaving) return 1;
-    struct commit_loop loop = {.w = w, .at = w->cfi.pc_begin, .end = leaving};
-    if (leaving - loop.at > COMMIT_WINDOW) loop.at = leaving - COMMIT_WINDOW;
+    search->at = leaving - w->cfi.pc_begin > COMMIT_WINDOW ? leaving - COMMIT_WINDOW : w->cfi.pc_begin;
+    search->end = leaving;
+    search->last = search->before_last = 0;
+    search->stop = 0;
     LOOP(COMMIT_WINDOW, commit_body, &loop);
-    if (loop.stop) return is_passing((u32)loop.stop) ? -loop.stop : 1;
-    if (!loop.install) return 1;
-    return ra >= loop.install && ra <= leaving;
+    if (search->stop) return is_passing((u32)search->stop) ? -search->stop : 1;
+    if (!search->before_last) return 1;
+    return ra >= search->before_last && ra <= leaving;
 }
 
 #endif

@@ -100,11 +100,11 @@ ALWAYS_INLINE int row_at(struct walk *w, u64 pc) {
 }
 
 // Whether the row in w->row, of a return address that follows no call, says that the address is the very instruction: a trampoline to which a handler
-// returns, or the first instruction of a coroutine's base.
+// returns, or a coroutine's base.
 ALWAYS_INLINE u32 row_is_base(const struct walk *w) {
     if (w->row.flags & ROW_SIGNAL) return 1;
     if (w->row.flags & ROW_STOP) return w->row.stop == STOP_SIGFRAME_UNKNOWN;
-    return (w->row.flags & ROW_COROUTINE) && w->cfi.pc_begin == w->ip;
+    return w->row.flags & ROW_COROUTINE;
 }
 
 // Decides the row of the frame at w->ip: 0 with the row in w->row, or a stop that may pass.

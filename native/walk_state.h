@@ -73,6 +73,8 @@ struct cfi {
     u64 code_align;
     s64 data_align;
     u64 commit_row;    // start of the first row that belongs to __builtin_eh_return (R9b), 0 when there is none
+    u32 stop;          // of the program
+    u32 done;          // the row for the target is complete
     u8 encoding;       // of pc_begin
     u8 augmented;      // 'z'
     u8 signal;         // 'S'
@@ -89,6 +91,20 @@ enum placed {
     PLACED_NOT,
     PLACED,
     PLACED_FOR_NOW,  // put before its row was known: put again when the walk is resumed
+};
+
+// What the loops of a search keep: here and not on the stack, which is 512 bytes for all nested BPF functions together.
+struct search {
+    u64 pc;
+    u64 at;
+    u64 size;
+    u64 end;
+    u64 last;
+    u64 before_last;
+    u32 low;
+    u32 high;
+    u32 found;
+    int stop;
 };
 
 struct walk {
@@ -132,6 +148,7 @@ struct walk {
     u64 value;            // what the last decoder gave
     struct row row;
     struct module module;
+    struct search search;
     struct cfi cfi;
     u8 window[STACK_WINDOW] __attribute__((aligned(8)));
     u8 code[CODE_WINDOW] __attribute__((aligned(8)));
