@@ -58,6 +58,9 @@ class Command:
         self._failure, failure = os.pipe2(os.O_CLOEXEC)
         self.pid = os.fork()
         if self.pid == 0:
+            # Else the child would hold its own gate open, and wait for ever when we are killed.
+            os.close(self._gate)
+            os.close(self._failure)
             _run(self.arguments, user, gate, failure)
         os.close(gate)
         os.close(failure)
