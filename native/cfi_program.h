@@ -248,7 +248,7 @@ ALWAYS_INLINE u32 run_plain(struct walk *w, u32 op, u32 *done) {
         *done = advance(w, w->value);
         return 0;
     case 0x0a:  // remember_state
-        if (cfi->remembered >= REMEMBER_MAX) return STOP_UNSUPPORTED_RULE;
+        if (cfi->remembered >= REMEMBER_MAX) return STOP_PARSE_BUDGET;
         cfi->states[masked(cfi->remembered, REMEMBER_MAX - 1)] = cfi->row;
         cfi->remembered++;
         return 0;
@@ -263,7 +263,7 @@ ALWAYS_INLINE u32 run_plain(struct walk *w, u32 op, u32 *done) {
         number = operand(w, op == 0x12, &stop);
         if (stop) return stop;
         set_cfa(w, CFA_REG, reg, op == 0x12 ? (s64)number * cfi->data_align : (s64)number, 0);
-        return number >> 63 && op == 0x0c ? STOP_BAD_CFI : 0;
+        return 0;
     case 0x0d:  // def_cfa_register
         reg = operand(w, 0, &stop);
         if (stop) return stop;

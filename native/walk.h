@@ -161,12 +161,12 @@ LOOP_BODY long walk_body(u64 index, void *context) {
     }
     u32 flags = w->row.flags;
     if (!stop && !ROW_PLAIN(flags)) stop = enter_row(w);
-    if (!stop) stop = step_cfa(w);
-    if (!stop && w->initial_sp && w->cfa - w->initial_sp <= 8) stop = enter_entry(w);
     if (!stop) {
-        home_frame_cfa(w);
-        stop = step_guards(w);
+        stop = step_cfa(w);
+        if (!stop) home_frame_cfa(w);
     }
+    if (!stop && w->initial_sp && w->cfa - w->initial_sp <= 8) stop = enter_entry(w);
+    if (!stop) stop = step_guards(w);
     if (!stop) stop = flags & ROW_STANDARD ? step_standard(w) : step_general(w);
     if (!stop) {
         w->placed = PLACED_NOT;
