@@ -16,9 +16,9 @@ def is_call_site(memory: Memory, address: int, arch: Arch) -> bool:
 
 
 def _before(memory: Memory, address: int) -> bytes:
-    """Up to LONGEST bytes before the address: fewer where the page before is not readable."""
-    for size in (LONGEST, address % 4096):
-        data = memory.read(address - size, size) if 0 < size <= LONGEST else None
+    """Up to LONGEST bytes before the address: fewer where what lies before is not readable."""
+    for size in range(min(LONGEST, address), 1, -1):
+        data = memory.read(address - size, size)
         if data is not None:
             return data
     return b""
