@@ -13,7 +13,8 @@ from unspool.model.arch import AARCH64, S390X, X86_64
 from unspool.model.memory import Bytes
 from unspool.unwind.call_site import is_aarch64_call, is_call_site, is_s390x_call, is_x86_64_call
 
-FILES = [Path("/lib/x86_64-linux-gnu/libc.so.6"), Path("/bin/bash")]
+FILES = [Path("/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"), Path("/bin/bash")]
+LINES = 200_000
 INSTRUCTION = re.compile(r"^ *([0-9a-f]+):\t([0-9a-f ]+?) *\t(.*)$")
 
 
@@ -26,7 +27,7 @@ def test_every_call_that_objdump_sees_is_one(path: Path) -> None:
     command = ["objdump", "-d", "--wide", "-j", ".text", str(path)]
     text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
     calls = others = mistaken = 0
-    for line in text.splitlines():
+    for line in text.splitlines()[:LINES]:
         if not (found := INSTRUCTION.match(line)) or found[3].startswith("(bad)"):
             continue
         following = int(found[1], 16) + len(found[2].split())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from formats.dwarf.cfi_builder import RA, RAX, RBP, RBX, RDX, RSP, advance, def_cfa, in_register, offset, undefined
+from target_programs import Programs
 from unwind.process_builder import CALL, NOP, RET, Program
 
 from unspool.formats.dwarf import FrameSection, rows
@@ -150,3 +151,27 @@ def test_where_no_code_is_decoded_every_call_is_suspect(arch: object) -> None:
     rule = rule_of(list(rows(fde))[1], fde, X86_64)
     assert isinstance(rule, Rule)
     assert may_be_committing(rule, at + CALLS[0], Bytes(0, b""), arch, exact=False)  # type: ignore[arg-type]
+
+
+def test_in_a_static_program_the_refused_calls_have_the_right_names(programs: Programs) -> None:
+    """There the linker keeps the names of the two functions, and the code is another build of libgcc."""
+    path = programs.build("recursion.cc", "-O2", "-static")
+    elf = Elf(path.read_bytes())
+    text = elf.section(".text")
+    assert text is not None
+    memory = Bytes(text.address, elf.data(text))
+    refused: set[str] = set()
+    passed: set[str] = set()
+    for rule in {rule.start: rule for rule in exception_rules(elf)}.values():
+        for ip, target in called_names(path, rule.start, rule.end):
+            (refused if may_be_committing(rule, ip, memory, X86_64, exact=False) else passed).add(target)
+    assert {"<uw_install_context_1>", "<_Unwind_DebugHook>", "<abort>"} == refused
+    assert {"<uw_init_context_1>", "<_Unwind_RaiseException_Phase2>", "<_Unwind_ForcedUnwind_Phase2>"} <= passed
+
+
+def called_names(path: Path, start: int, end: int) -> list[tuple[int, str]]:
+    """The return address and the target of each of the function's calls."""
+    command = ["objdump", "-d", "--wide", f"--start-address={start}", f"--stop-address={end}", str(path)]
+    text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    found = [CALLED.match(line) for line in text.splitlines()]
+    return [(int(call[1], 16) + len(call[2].split()), call[3].split()[-1]) for call in found if call]
