@@ -164,10 +164,12 @@ def test_no_signal_is_lost(look_at: Visit, programs: Programs) -> None:
 
 @BOTH
 def test_a_process_that_calls_execve_from_its_threads_is_let_go(look_at: Visit, programs: Programs) -> None:
+    """Neither does it keep us waiting for ever: the kernel can wait for us while we wait for it (ptrace.Reaper)."""
     with running(programs.build("exec_again.c", "-O2")) as process:
         for _ in range(100):
             for one in look_at(Process(process.pid), itself):
-                assert isinstance(one.thread, Thread) or stop_of(one) is Stop.EXITED
+                # A thread in the middle of execve cannot be stopped, and for an instant the leader's number belongs to nobody.
+                assert isinstance(one.thread, Thread) or stop_of(one) in {Stop.EXITED, Stop.THREAD_RUNNING, Stop.PERMISSION}
         wait_until(lambda: procfs.status_number(process.pid, "TracerPid") == 0, "nobody to trace it")
         wait_until(lambda: state_of(process.pid) != "t", "the process to go on")
 

@@ -1,4 +1,4 @@
-// A second thread replaces the program by itself, again and again; says "ready" the first time.
+// A third thread replaces the program by itself, again and again, while two others wait; says "ready" the first time.
 #include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -11,6 +11,11 @@ static void* again(void* unused) {
   return unused;
 }
 
+static void* idle(void* unused) {
+  for (;;) pause();
+  return unused;
+}
+
 int main(int argc, char** argv) {
   pthread_t thread;
   arguments = argv;
@@ -18,6 +23,7 @@ int main(int argc, char** argv) {
     puts("ready");
     fflush(stdout);
   }
+  if (pthread_create(&thread, NULL, idle, NULL)) return 1;
   if (pthread_create(&thread, NULL, again, NULL)) return 1;
   for (;;) pause();
 }

@@ -20,11 +20,13 @@ from unspool.model.arch import ARCHES, S390X, Arch
 from unspool.model.module import AddressSpace, Mapping
 from unspool.model.registers import Registers
 from unspool.model.thread import EntryPoints, Thread
+from unspool.model.verdict import Stop
 from unspool.targets.core_files import CoreFile, CoreFiles
 from unspool.targets.core_memory import CoreMemory, Piece, mapped
 from unspool.targets.initial_stack import initial_sp
 from unspool.targets.prstatus import registers_of
 from unspool.targets.shadow_stack import shadow_stack
+from unspool.targets.stopping import Refused
 
 # s390_fp_regs: fpc, padding, f0 to f15; DWARF numbers 16-31 are these.
 _S390X_FLOATS = (0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15)
@@ -35,14 +37,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class CoreThread:
-    """One thread of the dump; `thread` is None when its registers are of code that is not understood (32-bit programs).
+    """One thread of the dump, or why it cannot be looked at (32-bit code).
 
     `signal` is the one that ended the process, 0 when none did.
     """
 
     tid: int
     signal: int
-    thread: Thread | None
+    thread: Thread | Refused
 
 
 class CoreDump:
@@ -121,7 +123,7 @@ class CoreDump:
     def _thread(self, notes: ThreadNotes) -> CoreThread:
         registers = registers_of(self.arch, notes.registers)
         if registers is None:
-            return CoreThread(notes.tid, notes.signal, None)
+            return CoreThread(notes.tid, notes.signal, Refused(Stop.UNSUPPORTED_RULE, "it runs 32-bit code"))
         if self.arch is S390X:
             registers = _with_floats(registers, notes.sets.get(CoreNote.FPREGSET, b""))
         pac = notes.sets.get(CoreNote.ARM_PAC_MASK, b"")

@@ -6,17 +6,20 @@ lets every seized thread go on, and a signal that was on its way is delivered.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import enum
 import errno
 import os
 import platform
+import threading
 import time
 from functools import cache
 from typing import Self
 
 from unspool.model.arch import AARCH64, S390X, X86_64, Arch
 from unspool.model.registers import Registers
+from unspool.targets import procfs
 from unspool.targets.prstatus import registers_of
 
 _SEIZE, _INTERRUPT, _DETACH, _GETREGSET = 0x4206, 0x4207, 17, 0x4204
@@ -26,7 +29,8 @@ _EVENT_STOP = 128  # PTRACE_EVENT_STOP
 _REGSET_ROOM = 1024
 _SPINS = 30
 _LONGEST_NAP = 0.001
-_KILLED_PATIENCE = 1.0  # seconds that a thread which was killed under our hands may take to end
+_SLICE = 0.005
+_WATCH_EVERY = 0.02
 
 
 class State(enum.Enum):
@@ -69,6 +73,8 @@ class Seized:
         self.tid = tid
         self.state = State.RUNNING
         self._signal = 0
+        self._tracer = threading.get_native_id()
+        self._lock = threading.Lock()
 
     @classmethod
     def seize(cls, tid: int) -> Self:
@@ -78,16 +84,15 @@ class Seized:
 
     def interrupt(self) -> None:
         """Ask the thread to stop; it does so at once unless it waits uninterruptibly."""
-        try:
+        # It may be gone already: waiting tells.
+        with contextlib.suppress(OSError):
             _ptrace(_INTERRUPT, self.tid)
-        except ProcessLookupError:
-            self._reap()
 
     def wait(self, seconds: float) -> State:
         """Wait until the thread has stopped or is gone, at most so long."""
         deadline = time.monotonic() + seconds
         spins, nap = 0, 20e-6
-        while self.state is State.RUNNING and not self._reap():
+        while self.state is State.RUNNING and not self.reap():
             spins += 1
             if spins < _SPINS:
                 os.sched_yield()
@@ -98,24 +103,30 @@ class Seized:
             nap = min(nap * 2, _LONGEST_NAP)
         return self.state
 
-    def _reap(self) -> bool:
-        """Take what the kernel has to say of the thread; whether it said something."""
-        try:
-            tid, status = os.waitpid(self.tid, os.WNOHANG | _WALL)
-        except ChildProcessError:
-            # Another thread of its process called execve, which ends all the others and gives the caller the leader's number.
-            self.state = State.GONE
+    @property
+    def is_ours(self) -> bool:
+        """Whether the thread is still traced by us: execve may have given its number to a thread that is not."""
+        return procfs.status_number(self.tid, "TracerPid") == self._tracer
+
+    def reap(self) -> bool:
+        """Take what the kernel has to say of the thread; whether it said something. Any thread of ours may ask."""
+        with self._lock:
+            try:
+                tid, status = os.waitpid(self.tid, os.WNOHANG | _WALL)
+            except ChildProcessError:
+                # Another thread of its process called execve, which ends all the others and gives the caller the leader's number.
+                self.state = State.GONE
+                return True
+            if tid == 0:
+                return False
+            if not os.WIFSTOPPED(status):
+                self.state = State.GONE
+                return True
+            self.state = State.STOPPED
+            # A stop without an event is a signal on its way to the thread: it must be given on. A stop with one is our interruption, or
+            # the program's own job control, which the kernel puts back when we let go.
+            self._signal = 0 if status >> 16 == _EVENT_STOP else os.WSTOPSIG(status)
             return True
-        if tid == 0:
-            return False
-        if not os.WIFSTOPPED(status):
-            self.state = State.GONE
-            return True
-        self.state = State.STOPPED
-        # A stop without an event is a signal on its way to the thread: it must be given on. A stop with one is our interruption, or the
-        # program's own job control, which the kernel puts back when we let go.
-        self._signal = 0 if status >> 16 == _EVENT_STOP else os.WSTOPSIG(status)
-        return True
 
     def registers(self) -> Registers | None:
         """The stopped thread's registers, None for 32-bit code; OSError when it was killed meanwhile."""
@@ -145,18 +156,70 @@ class Seized:
         _ptrace(_GETREGSET, self.tid, kind, ctypes.addressof(vector))
         return room.raw[: vector.length]
 
-    def release(self, seconds: float = 0.0) -> bool:
-        """Let the thread run on as it was; False when it has not stopped in that time, so that it cannot be let go yet."""
-        if self.state is State.RUNNING:
-            self.wait(seconds)
-        if self.state is State.RUNNING:
-            return False
-        if self.state is State.STOPPED:
-            try:
-                _ptrace(_DETACH, self.tid, 0, self._signal)
-            except ProcessLookupError:
-                # Killed while it was stopped: what is left of it must be reaped, or its process would wait for us.
-                self.state = State.RUNNING
-                self.wait(max(seconds, _KILLED_PATIENCE))
-        self.state = State.GONE
-        return True
+    def release(self, seconds: float = 1.0) -> bool:
+        """Let the thread run on as it was; False when it did not stop in that time, so that it cannot be let go yet."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.wait(_SLICE)
+            if self.state is State.STOPPED:
+                try:
+                    _ptrace(_DETACH, self.tid, 0, self._signal)
+                except ProcessLookupError:
+                    # Killed while it was stopped. What is left of it must be reaped, or its process would wait for us.
+                    self.state = State.RUNNING
+                else:
+                    self.state = State.GONE
+            elif self.state is State.RUNNING:
+                if not self.is_ours:
+                    self.state = State.GONE
+                elif time.monotonic() > deadline:
+                    return False
+                else:
+                    # A thread that got this number by execve runs, and was not asked to stop yet.
+                    self.interrupt()
+            if self.state is State.GONE:
+                return True
+
+
+class Reaper:
+    """Keeps the kernel from waiting for us while we wait for it: use it in a `with` statement around `seize` calls.
+
+    execve ends all other threads of its process, waits until their tracer has reaped them, and holds cred_guard_mutex meanwhile;
+    PTRACE_SEIZE of a further thread waits for that mutex (fs/exec.c, de_thread; kernel/ptrace.c, ptrace_attach). So another thread of ours
+    reaps.
+    """
+
+    def __init__(self) -> None:
+        """Watch nothing yet."""
+        self._seized: list[Seized] = []
+        self._since: float | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="reaper", daemon=True)
+
+    def seize(self, tid: int) -> Seized:
+        """The same as `Seized.seize`; the thread is watched from then on."""
+        self._since = time.monotonic()
+        try:
+            seized = Seized.seize(tid)
+        finally:
+            self._since = None
+        self._seized.append(seized)
+        return seized
+
+    def __enter__(self) -> Self:
+        """Start to watch."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the watch."""
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(_WATCH_EVERY):
+            since = self._since
+            if since is not None and time.monotonic() - since > _WATCH_EVERY:
+                for seized in list(self._seized):
+                    if seized.state is not State.GONE:
+                        seized.reap()

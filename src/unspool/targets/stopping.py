@@ -17,7 +17,7 @@ from unspool.model.thread import Thread
 from unspool.model.verdict import Stop
 from unspool.targets import procfs
 from unspool.targets.process import Process
-from unspool.targets.ptrace import Seized, State
+from unspool.targets.ptrace import Reaper, Seized, State
 
 Result = TypeVar("Result")
 
@@ -25,7 +25,7 @@ STOP_SECONDS = 2.0
 """How long a thread may take to stop: far longer than one that can be stopped needs on a busy machine."""
 REFRESH_BUDGET = 0.003
 """Mappings that take longer to read (seconds) are read for the first thread only; whoever judges the stacks compares them at the end."""
-_SETTLE_SECONDS = 0.02
+_SETTLE_SECONDS = 0.01
 _TRIES = 3
 """A refusal without a visible cause is asked again: the thread may have been the leader that another thread's execve was replacing."""
 _ROUNDS = 1000
@@ -66,10 +66,11 @@ def visit_together(process: Process, look: Callable[[Visited], Result]) -> list[
     seized: dict[int, Seized | Refused] = {}
     names: dict[int, str] = {}
     try:
-        for tid in _appearing(process.pid, None, lambda: _wait_all(process.pid, seized)):
-            state = procfs.thread_state(process.pid, tid)
-            names[tid] = state.name if state else ""
-            seized[tid] = _seize(process.pid, tid, state)
+        with Reaper() as reaper:
+            for tid in _appearing(process.pid, None, lambda: _wait_all(process.pid, seized)):
+                state = procfs.thread_state(process.pid, tid)
+                names[tid] = state.name if state else ""
+                seized[tid] = _seize(process.pid, tid, state, reaper.seize)
         fresh = _refreshed(process, seized)
         return [look(Visited(tid, names[tid], _thread(process, seized[tid], fresh=fresh))) for tid in sorted(seized)]
     finally:
@@ -107,7 +108,7 @@ def _stopped(process: Process, tid: int) -> Iterator[Visited]:
         _release_all(process, [seized])
 
 
-def _seize(pid: int, tid: int, state: procfs.ThreadState | None) -> Seized | Refused:
+def _seize(pid: int, tid: int, state: procfs.ThreadState | None, seize: Callable[[int], Seized] = Seized.seize) -> Seized | Refused:
     """The thread on its way to a stop, or why it cannot be had."""
     if state is None or state.ended:
         return Refused(Stop.EXITED)
@@ -117,7 +118,7 @@ def _seize(pid: int, tid: int, state: procfs.ThreadState | None) -> Seized | Ref
     refusal = Refused(Stop.EXITED)
     for _ in range(_TRIES):
         try:
-            seized = Seized.seize(tid)
+            seized = seize(tid)
         except ProcessLookupError:
             return Refused(Stop.EXITED)
         except OSError as error:
@@ -148,6 +149,9 @@ def _why_refused(pid: int, tid: int, error: OSError) -> Refused:
     if state.kernel:
         return Refused(Stop.NO_USER_STACK)
     tracer = procfs.status_number(tid, "TracerPid")
+    if tracer == threading.get_native_id():
+        # One that is ours already called execve and has this number now; it is let go with the others.
+        return Refused(Stop.THREAD_RUNNING, "it is in the middle of execve")
     if tracer:
         return Refused(Stop.PERMISSION, f"process {tracer} traces it")
     return Refused(Stop.PERMISSION, error.strerror or str(error))
@@ -160,12 +164,16 @@ def _wait_all(pid: int, threads: dict[int, Seized | Refused]) -> None:
             continue
         deadline = time.monotonic() + STOP_SECONDS
         while seized.wait(_SETTLE_SECONDS) is State.RUNNING and time.monotonic() < deadline:
+            if not seized.is_ours:
+                # It ended, or another thread called execve and has the leader's number now, but nobody traces that one.
+                seized.state = State.GONE
             state = procfs.thread_state(pid, tid)
             if state is None or state.ended:
                 break
-            if procfs.status_number(tid, "TracerPid") != threading.get_native_id():
-                # Another thread called execve and has the leader's number now, but nobody traces that one.
-                seized.state = State.GONE
+            # This thread may be the one that calls execve: then it waits for the others, which it killed, to be reaped.
+            for other in threads.values():
+                if isinstance(other, Seized) and other.state is State.STOPPED:
+                    other.reap()
 
 
 def _refreshed(process: Process, threads: dict[int, Seized | Refused]) -> bool:
@@ -212,9 +220,9 @@ def _release_all(process: Process, threads: list[Seized]) -> None:
     vanished = False
     for seized in threads:
         vanished |= seized.state is State.GONE
-        seized.release(_SETTLE_SECONDS)
-    if vanished and procfs.status_number(pid, "TracerPid") == threading.get_native_id():
+        seized.release()
+    if vanished:
         # A thread that calls execve goes on under the leader's number, and is still ours (ptrace(2), "execve(2) under ptrace").
         adopted = Seized(pid)
-        adopted.interrupt()
-        adopted.release(STOP_SECONDS)
+        if adopted.is_ours:
+            adopted.release(STOP_SECONDS)
