@@ -188,6 +188,11 @@ SHARED int rule_of_expression(struct walk *w, u64 size, u64 reg, u32 is_value) {
 
 // ---- instructions
 
+// A factored offset; unsigned, because hostile factors overflow.
+ALWAYS_INLINE s64 factored(const struct walk *w, u64 number) {
+    return (s64)(number * (u64)w->cfi.data_align);
+}
+
 // R9b: remembers where the first row starts that only a __builtin_eh_return makes: the CFA in another register, or the return address elsewhere.
 ALWAYS_INLINE void note_commit_row(struct walk *w) {
     struct cfi *cfi = &w->cfi;
@@ -262,7 +267,7 @@ ALWAYS_INLINE u32 run_plain(struct walk *w, u32 op, u32 *done) {
         reg = operand(w, 0, &stop);
         number = operand(w, op == 0x12, &stop);
         if (stop) return stop;
-        set_cfa(w, CFA_REG, reg, op == 0x12 ? (s64)number * cfi->data_align : (s64)number, 0);
+        set_cfa(w, CFA_REG, reg, op == 0x12 ? factored(w, number) : (s64)number, 0);
         return 0;
     case 0x0d:  // def_cfa_register
         reg = operand(w, 0, &stop);
@@ -275,7 +280,7 @@ ALWAYS_INLINE u32 run_plain(struct walk *w, u32 op, u32 *done) {
         number = operand(w, op == 0x13, &stop);
         if (stop) return stop;
         if (cfi->row.cfa_kind != CFA_REG) return STOP_BAD_CFI;
-        set_cfa(w, CFA_REG, cfi->row.cfa_base, op == 0x13 ? (s64)number * cfi->data_align : (s64)number, 0);
+        set_cfa(w, CFA_REG, cfi->row.cfa_base, op == 0x13 ? factored(w, number) : (s64)number, 0);
         return 0;
     case 0x0f:  // def_cfa_expression
         failed = take_expression(w);
@@ -291,7 +296,6 @@ ALWAYS_INLINE u32 run_plain(struct walk *w, u32 op, u32 *done) {
 
 // Instructions that give one register a rule: register, then what the rule needs.
 ALWAYS_INLINE u32 run_rule(struct walk *w, u32 op, u64 reg) {
-    struct cfi *cfi = &w->cfi;
     u32 stop = 0;
     u64 number = 0;
     int failed;
@@ -303,8 +307,8 @@ ALWAYS_INLINE u32 run_rule(struct walk *w, u32 op, u64 reg) {
     case 0x15:  // val_offset_sf
         number = operand(w, op == 0x11 || op == 0x15, &stop);
         if (stop) return stop;
-        if (op == 0x2f) number = (u64)-(s64)number;
-        set_rule(w, reg, op == 0x14 || op == 0x15 ? RULE_CFA_VALUE : RULE_AT_CFA, 0, (s64)number * cfi->data_align);
+        if (op == 0x2f) number = 0 - number;
+        set_rule(w, reg, op == 0x14 || op == 0x15 ? RULE_CFA_VALUE : RULE_AT_CFA, 0, factored(w, number));
         return 0;
     case 0x06:  // restore_extended
         restore_rule(w, reg);
@@ -357,7 +361,7 @@ LOOP_BODY long program_body(u64 index, void *context) {
         restore_rule(w, op & 0x3f);
     } else if ((op >> 6) == 2) {  // offset
         u64 number = operand(w, 0, &stop);
-        if (!stop) set_rule(w, op & 0x3f, RULE_AT_CFA, 0, (s64)number * cfi->data_align);
+        if (!stop) set_rule(w, op & 0x3f, RULE_AT_CFA, 0, factored(w, number));
     } else if (takes_register(op)) {
         u64 reg = operand(w, 0, &stop);
         if (!stop) stop = run_rule(w, op, reg);
