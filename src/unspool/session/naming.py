@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from unspool.model.module import AddressSpace
@@ -38,12 +38,10 @@ class Places:
         self.mappings: dict[ModuleKey, Mapped] = {}
         self.offsets: dict[ModuleKey, set[int]] = {}
 
-    def add(self, space: AddressSpace, addresses: Iterable[int]) -> None:
-        """Note what has to be named."""
-        for address in addresses:
-            mapping = space.find(address)
-            if mapping is None:
-                continue
+    def add(self, space: AddressSpace, address: int) -> None:
+        """Note an address that has to be named."""
+        mapping = space.find(address)
+        if mapping is not None:
             key = key_of(mapping)
             self.mappings.setdefault(key, mapping)
             self.offsets.setdefault(key, set()).add(offset_in(mapping, address))

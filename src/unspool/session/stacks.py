@@ -184,15 +184,16 @@ def refused(refusal: Refused) -> Stack:
 
 
 def _named(process: Process, looks: list[_Look]) -> Iterator[ThreadStack]:
-    """The threads with their frames named; every address is looked up once."""
+    """The threads with their frames named; every address is looked up once, however many frames have it."""
     places = Places(process.pid)
-    for look in looks:
-        places.add(look.space, (frame.lookup_pc for frame in look.thread.stack.frames))
+    wanted = {(look.generation, frame.lookup_pc): look.space for look in looks for frame in look.thread.stack.frames}
+    for (_, address), space in wanted.items():
+        places.add(space, address)
     names = names_of(places)
+    found: dict[tuple[int, int], tuple[Place, Named]] = {}
+    for (generation, address), space in wanted.items():
+        place = places.place(space, address)
+        found[generation, address] = place, names[place]
     for look in looks:
         frames = look.thread.stack.frames
-        located = [places.place(look.space, frame.lookup_pc) for frame in frames]
-        yield replace(
-            look.thread,
-            frames=tuple(NamedFrame(frame, place, names[place]) for frame, place in zip(frames, located, strict=True)),
-        )
+        yield replace(look.thread, frames=tuple(NamedFrame(frame, *found[look.generation, frame.lookup_pc]) for frame in frames))
