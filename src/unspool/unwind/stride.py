@@ -17,7 +17,7 @@ from unspool.unwind.rule import Rule
 from unspool.unwind.step import Position
 
 Plan = tuple[bool, int, int, Callable[..., tuple[int, ...]], int, int, tuple[tuple[int, int], ...]]
-"""by fp?; the CFA's offset; the saved words' offset from the CFA; their decoder; index of the return address; of fp (-1: none); registers."""
+"""by fp?; the CFA's offset; the saved words' offset from the CFA; their decoder; index of RA; of fp (-1: none); registers."""
 
 # Stack is read in pieces: most strides need one, and a snapshot's end is found by the page.
 _PIECE = 16384

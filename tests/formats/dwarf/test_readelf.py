@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from formats.dwarf.readelf import Cells, readelf_rows
 
 from unspool.formats.dwarf import FrameSection, How, RegisterRule, Row, rows
 from unspool.formats.elf import Elf
@@ -17,33 +16,6 @@ from unspool.model.memory import Bytes
 LIBRARIES = Path("/lib/x86_64-linux-gnu")
 FILES = [LIBRARIES / name for name in ("libc.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2")] + [Path("/bin/bash"), Path("/bin/ls")]
 FILES += [Path("/usr/lib/x86_64-linux-gnu/libstdc++.so.6")]
-
-Cells = dict[str, str]
-Table = dict[tuple[int, int], list[tuple[int, str, Cells]]]
-
-HEADER = re.compile(r"FDE.* pc=([0-9a-f]+)\.\.([0-9a-f]+)$")
-IN_REGISTER = re.compile(r"r\d+ \((\w+)\)")
-
-
-def readelf_rows(path: Path) -> Table:
-    """Per function (start, end): (start of the row, CFA, register -> rule) as readelf prints them."""
-    command = ["readelf", "--debug-dump=frames-interp", str(path)]
-    # readelf exits with 1 when it warns, of a separate debug file that is not installed for instance.
-    text = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300).stdout
-    table: Table = {}
-    current: list[tuple[int, str, Cells]] = []
-    columns: list[str] = []
-    for line in text.splitlines():
-        if header := HEADER.search(line):
-            current = table.setdefault((int(header[1], 16), int(header[2], 16)), [])
-        elif " CIE " in line:
-            current = []
-        elif line.lstrip().startswith("LOC"):
-            columns = line.split()[2:]
-        elif line.strip() and re.match(r"^[0-9a-f]{16} ", line):
-            location, cfa, *cells = IN_REGISTER.sub(r"in:\1", line).split()
-            current.append((int(location, 16), cfa, dict(zip(columns, cells, strict=True))))
-    return table
 
 
 def name(number: int) -> str:
