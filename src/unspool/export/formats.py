@@ -29,6 +29,13 @@ class Format:
 FORMATS = {
     "folded": Format("folded", (".folded", ".collapsed", ".collapsedstack.txt"), "a line a call path: flamegraph.pl, inferno"),
     "svg": Format("svg", (".svg",), "a still flame graph"),
+    "pprof": Format("pprof", (".pb.gz", ".pprof"), "go tool pprof, Pyroscope, Parca"),
+    "otlp": Format("otlp", (".otlp", ".otlp.pb"), "OpenTelemetry collectors, Pyroscope, Parca", timed=True),
+    "speedscope": Format("speedscope", (".speedscope.json",), "speedscope", timed=True),
+    "firefox": Format("firefox", (".json.gz",), "the Firefox Profiler", timed=True),
+    "perf-script": Format("perf_script", (".perf", ".linux-perf.txt"), "what reads the text of perf script", timed=True),
+    "chrome-trace": Format("chrome_trace", (".trace.json",), "Perfetto, chrome://tracing", timed=True),
+    "parquet": Format("parquet", (".parquet",), "data frames: pandas, Polars, DuckDB, Spark", timed=True),
     "html": Format("html", (".html", ".htm"), "a flame graph page with zoom and search, without network"),
 }
 

@@ -175,7 +175,7 @@ class About:
     @property
     def period_ns(self) -> int:
         """CPU time a sample stands for; 0 when samples count events."""
-        return round(1e9 / self.frequency) if self.frequency else 0
+        return round(1e9 / self.frequency) if self.frequency and self.trigger == "cpu" else 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""Chrome trace events (`.trace.json`), for ui.perfetto.dev, chrome://tracing and speedscope: each thread's stacks on a line of time.
+
+A sample stands for one period; calls that go on from sample to sample are one box. The innermost box has the verdict in its arguments,
+a mark is the outermost box of a stack that is not whole. Lost: trust.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from unspool.export.options import Options, stack_labels
+from unspool.export.strings import Numbered
+from unspool.profile.columns import Profile, Timed
+from unspool.profile.paths import paths
+
+WITHOUT_PERIOD_NS = 1_000_000
+"""How long a sample of an event is drawn: events have no length of their own."""
+
+
+def chunks(profile: Profile, options: Options) -> Iterator[bytes]:
+    """The object form, ASCII JSON, events of one thread together and in order of time (microseconds from the start of the recording)."""
+    import numpy as np
+
+    timed = profile.timed
+    assert timed is not None, "this format needs the time of single samples"
+    yield b'{"displayTimeUnit": "ms", "traceEvents": [\n'
+    yield ",\n".join(json.dumps(event) for event in _names(profile)).encode()
+    drawing = _Drawing(profile, options)
+    for task in np.unique(timed.task).tolist():
+        for events in batched(drawing.thread(task, timed)):
+            yield b",\n" + ",\n".join(events).encode()
+    about = profile.about
+    other = {"machine": f"{about.hostname}, Linux {about.kernel} {about.arch}", "command": about.command, "lost_samples": about.lost}
+    yield f'\n], "otherData": {json.dumps(other)}}}\n'.encode()
+
+
+def _names(profile: Profile) -> Iterator[dict[str, object]]:
+    """What processes and threads are called."""
+    yield {"ph": "M", "ts": 0, "name": "trace_name", "pid": 0, "tid": 0, "args": {"name": profile.about.command or profile.about.hostname}}
+    for task in profile.tasks:
+        yield {"ph": "M", "ts": 0, "name": "process_name", "pid": task.pid, "tid": task.tid, "args": {"name": task.process}}
+        yield {"ph": "M", "ts": 0, "name": "thread_name", "pid": task.pid, "tid": task.tid, "args": {"name": task.thread}}
+
+
+@dataclass
+class _Drawing:
+    """Turns samples into begins and ends."""
+
+    profile: Profile
+    options: Options
+    names: Numbered[str] = field(default_factory=Numbered)
+    known: dict[int, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        found = paths(self.profile)
+        self._starts, self._calls = found.start.tolist(), found.entries.tolist()
+        self._functions = self.profile.entries.function.tolist()
+        self._labels = [dict(labels.items()) for labels in stack_labels(self.profile)]
+
+    def thread(self, task: int, timed: Timed) -> Iterator[str]:
+        """The events of one thread."""
+        import numpy as np
+
+        who = f'"pid": {self.profile.tasks[task].pid}, "tid": {self.profile.tasks[task].tid}'
+        rows = np.flatnonzero(timed.task == task)
+        times = ((timed.time_ns[rows] - self.profile.about.monotonic_ns) / 1000).tolist()
+        stacks = timed.stack[rows].tolist()
+        length = (self.profile.about.period_ns or WITHOUT_PERIOD_NS) / 1000
+        open_stack: Sequence[str] = ()
+        for index, (start, stack) in enumerate(zip(times, stacks, strict=True)):
+            names = self._names(stack)
+            common = _common(open_stack, names)
+            yield from (_end(who, start, name) for name in reversed(open_stack[common:]))
+            for depth in range(common, len(names)):
+                arguments = self._labels[stack] if depth == len(names) - 1 else None
+                yield _begin(who, start, names[depth], arguments)
+            open_stack = names
+            end = start + length
+            if index + 1 == len(times) or times[index + 1] > end + length / 2:
+                yield from (_end(who, end, name) for name in reversed(open_stack))
+                open_stack = ()
+
+    def _names(self, stack: int) -> list[str]:
+        """The stack's names, outermost first."""
+        if stack not in self.known:
+            mark = self.profile.mark(stack) if self.options.marks else ""
+            calls = self._calls[self._starts[stack] : self._starts[stack + 1]]
+            names = [self.profile.functions[self._functions[call]].name for call in reversed(calls)]
+            self.known[stack] = [mark, *names] if mark else names
+        return self.known[stack]
+
+
+def batched(events: Iterator[str]) -> Iterator[list[str]]:
+    """The events in lists of ten thousand."""
+    while block := list(islice(events, 10_000)):
+        yield block
+
+
+def _common(left: Sequence[str], right: Sequence[str]) -> int:
+    """How many of the outermost names are the same."""
+    for depth, (one, other) in enumerate(zip(left, right, strict=False)):
+        if one != other:
+            return depth
+    return min(len(left), len(right))
+
+
+def _begin(who: str, time: float, name: str, arguments: dict[str, str] | None) -> str:
+    extra = f', "args": {json.dumps(arguments)}' if arguments else ""
+    return f'{{"ph": "B", {who}, "ts": {time:.3f}, "cat": "sample", "name": {json.dumps(name)}{extra}}}'
+
+
+def _end(who: str, time: float, name: str) -> str:
+    return f'{{"ph": "E", {who}, "ts": {time:.3f}, "name": {json.dumps(name)}}}'

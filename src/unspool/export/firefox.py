@@ -1,0 +1,223 @@
+"""The processed format of the Firefox Profiler, version 66, gzipped: threads in time, categories by kind of module, source lines.
+
+Frames of the category "Not whole" are the marks: the outermost frame of a stack that is not whole. Lost: CPU numbers, trust.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import unspool
+from unspool.export.frames import location_address
+from unspool.export.options import FunctionKind, Options, kind_of
+from unspool.export.strings import Numbered
+from unspool.profile.columns import NONE, Function, Profile, Timed
+
+VERSION = 66
+LIBRARY = 1
+"""`resourceTypes.library` of the Firefox Profiler."""
+
+# The first must be "Other": the front end looks for it.
+CATEGORIES: dict[FunctionKind, tuple[str, str]] = {
+    "unknown": ("Other", "grey"),
+    "program": ("Program", "yellow"),
+    "library": ("Library", "lightblue"),
+    "kernel": ("Kernel", "green"),
+    "vdso": ("vDSO", "brown"),
+    "generated": ("Generated code", "magenta"),
+    "mark": ("Not whole", "red"),
+}
+CATEGORY = {kind: number for number, kind in enumerate(CATEGORIES)}
+
+
+def chunks(profile: Profile, options: Options) -> Iterator[bytes]:
+    """The compressed JSON."""
+    yield gzip.compress(json.dumps(document(profile, options), separators=(",", ":")).encode(), mtime=0)
+
+
+def document(profile: Profile, options: Options) -> dict[str, Any]:
+    """The profile as the Firefox Profiler's object."""
+    timed = profile.timed
+    assert timed is not None, "this format needs the time of single samples"
+    tables = _Tables(profile, options)
+    stack_of = {stack: tables.stack(stack) for stack in sorted(set(timed.stack.tolist()))}
+    return {
+        "meta": _meta(profile, options),
+        "libs": [_lib(module.path, module.name, module.build_id, profile.about.arch) for module in profile.modules],
+        "pages": [],
+        "profilerOverhead": [],
+        "counters": [],
+        "shared": tables.shared(),
+        "threads": list(_threads(profile, timed, stack_of)),
+    }
+
+
+def _meta(profile: Profile, options: Options) -> dict[str, Any]:
+    about = profile.about
+    return {
+        "version": 30,
+        "preprocessedProfileVersion": VERSION,
+        "product": options.title or about.command or about.hostname or "unspool",
+        "startTime": about.started_ns / 1e6,
+        "interval": (about.period_ns or 1_000_000) / 1e6,
+        "processType": 0,
+        "stackwalk": 1,
+        "debug": False,
+        "symbolicated": True,
+        "sourceCodeIsNotOnSearchfox": True,
+        "usesOnlyOneStackType": True,
+        "keepProfileThreadOrder": True,
+        "importedFrom": f"unspool {unspool.__version__}",
+        "oscpu": f"Linux {about.kernel} {about.arch}",
+        "logicalCPUs": about.cpus,
+        "sampleUnits": {"time": "ms", "eventDelay": "ms", "threadCPUDelta": "µs"},
+        "categories": [{"name": name, "color": colour, "subcategories": ["Other"]} for name, colour in CATEGORIES.values()],
+        "markerSchema": [],
+    }
+
+
+def _lib(path: str, name: str, build_id: str, arch: str) -> dict[str, Any]:
+    # A breakpad id is the first 16 bytes of the build id as a little-endian GUID, and an age of 0.
+    raw = build_id[:32].ljust(32, "0").upper()
+    guid = "".join(raw[start : start + 2] for start in (6, 4, 2, 0, 10, 8, 14, 12)) + raw[16:] if build_id else ""
+    parts = {"arch": arch, "breakpadId": guid + "0" if guid else "", "codeId": build_id or None}
+    return {"name": name, "path": path, "debugName": name, "debugPath": path, **parts}
+
+
+def _threads(profile: Profile, timed: Timed, stack_of: dict[int, int | None]) -> Iterator[dict[str, Any]]:
+    import numpy as np
+
+    order = np.argsort(timed.task, kind="stable")
+    tasks, starts = np.unique(timed.task[order], return_index=True)
+    first_of_process: set[int] = set()
+    about = profile.about
+    for number, rows in zip(tasks.tolist(), np.split(order, starts[1:]), strict=True):
+        task = profile.tasks[number]
+        times = ((timed.time_ns[rows] - about.monotonic_ns) / 1e6).round(6).tolist()
+        main = task.pid == task.tid or (task.pid not in first_of_process and not any(other.tid == task.pid for other in profile.tasks))
+        first_of_process.add(task.pid)
+        yield {
+            "processType": "default",
+            "processName": task.process,
+            "processStartupTime": 0,
+            "processShutdownTime": None,
+            "registerTime": 0,
+            "unregisterTime": None,
+            "pausedRanges": [],
+            "name": task.thread,
+            "isMainThread": main,
+            "pid": str(task.pid),
+            "tid": task.tid,
+            "samples": {
+                "length": len(times),
+                "stack": [stack_of[stack] for stack in timed.stack[rows].tolist()],
+                "time": times,
+                "weight": timed.weight[rows].tolist(),
+                "weightType": "samples",
+            },
+            "markers": {"length": 0, "data": [], "name": [], "startTime": [], "endTime": [], "phase": [], "category": []},
+        }
+
+
+class _Tables:
+    """The shared tables while they fill."""
+
+    def __init__(self, profile: Profile, options: Options) -> None:
+        self.profile = profile
+        self.options = options
+        self.strings: Numbered[str] = Numbered()
+        self.functions: Numbered[tuple[str, int, int, FunctionKind]] = Numbered()
+        self.frames: Numbered[tuple[int, int, int, int]] = Numbered()
+        self.stacks: Numbered[tuple[int, int]] = Numbered()
+        frames, entries = profile.frames, profile.entries
+        self._kinds = [kind_of(profile, function) for function in profile.functions]
+        self._entry_start = frames.entry_start.tolist()
+        self._entries = list(zip(entries.function.tolist(), entries.file.tolist(), entries.line.tolist(), strict=True))
+        self._stack_start, self._stack_frames = profile.stacks.start.tolist(), profile.stacks.frames.tolist()
+        self._calls: dict[int, list[int]] = {}
+
+    def stack(self, stack: int) -> int | None:
+        """The number of the stack's innermost node; None for a stack without frames."""
+        mark = self.profile.mark(stack) if self.options.marks else ""
+        node = NONE
+        if mark:
+            function = self.functions.number((mark, NONE, NONE, "mark"))
+            node = self.stacks.number((node, self.frames.number((function, 0, 0, -1))))
+        for frame in reversed(self._stack_frames[self._stack_start[stack] : self._stack_start[stack + 1]]):
+            for call in self._frame(frame):
+                node = self.stacks.number((node, call))
+        return None if node == NONE else node
+
+    def _frame(self, frame: int) -> list[int]:
+        """The numbers of a frame's calls, outermost first."""
+        if frame not in self._calls:
+            start, end = self._entry_start[frame], self._entry_start[frame + 1]
+            address = location_address(self.profile, frame) if int(self.profile.frames.module[frame]) != NONE else -1
+            self._calls[frame] = [self._call(entry, end - 1 - entry, address) for entry in range(end - 1, start - 1, -1)]
+        return self._calls[frame]
+
+    def _call(self, entry: int, depth: int, address: int) -> int:
+        number, file, line = self._entries[entry]
+        function: Function = self.profile.functions[number]
+        known = self.functions.number((function.name, function.module, file, self._kinds[number]))
+        return self.frames.number((known, line, depth, address))
+
+    def shared(self) -> dict[str, Any]:
+        """The tables as columns."""
+        functions, frames = self.functions.things, self.frames.things
+        sources = sorted({file for _, _, file, _ in functions if file != NONE})
+        source_of = {file: number for number, file in enumerate(sources)}
+        libraries = sorted({module for _, module, _, _ in functions if module != NONE})
+        resource_of = {module: number for number, module in enumerate(libraries)}
+        string = self.strings.number
+        shared = {
+            "stackTable": {
+                "length": len(self.stacks),
+                "frame": [frame for _, frame in self.stacks.things],
+                "prefixOffset": [0 if prefix == NONE else number - prefix for number, (prefix, _) in enumerate(self.stacks.things)],
+            },
+            "frameTable": {
+                "length": len(frames),
+                "address": [address for _, _, _, address in frames],
+                "inlineDepth": [depth for _, _, depth, _ in frames],
+                "category": [CATEGORY[functions[function][3]] for function, _, _, _ in frames],
+                "subcategory": [0] * len(frames),
+                "func": [function for function, _, _, _ in frames],
+                "nativeSymbol": [None] * len(frames),
+                "innerWindowID": [0] * len(frames),
+                "line": [line or None for _, line, _, _ in frames],
+                "column": [None] * len(frames),
+                "originalLocation": [None] * len(frames),
+            },
+            "funcTable": {
+                "length": len(functions),
+                "name": [string(name) for name, _, _, _ in functions],
+                "isJS": [False] * len(functions),
+                "relevantForJS": [False] * len(functions),
+                "resource": [resource_of.get(module, -1) for _, module, _, _ in functions],
+                "source": [source_of.get(file) for _, _, file, _ in functions],
+                "lineNumber": [None] * len(functions),
+                "columnNumber": [None] * len(functions),
+                "originalLocation": [None] * len(functions),
+            },
+            "resourceTable": {
+                "length": len(libraries),
+                "lib": libraries,
+                "name": [string(self.profile.modules[module].name) for module in libraries],
+                "host": [None] * len(libraries),
+                "type": [LIBRARY] * len(libraries),
+            },
+            "nativeSymbols": {"length": 0, "libIndex": [], "address": [], "name": [], "functionSize": []},
+            "sourceLocationTable": {"length": 0, "source": [], "line": [], "column": []},
+            "sources": _sources([string(self.profile.files[file]) for file in sources]),
+        }
+        return {"stringArray": self.strings.things, **shared}
+
+
+def _sources(names: list[int]) -> dict[str, Any]:
+    count = len(names)
+    starts = {"startLine": [1] * count, "startColumn": [1] * count, "sourceMapURL": [None] * count, "content": [None] * count}
+    return {"length": count, "id": [None] * count, "filename": names, **starts}

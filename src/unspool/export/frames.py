@@ -1,0 +1,27 @@
+"""Which frames a profile's samples use, and the address that formats with mappings give them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unspool.profile.arrays import spans
+from unspool.profile.columns import NO_OFFSET, Profile
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def used_frames(profile: Profile) -> NDArray[np.int64]:
+    """The frames on stacks that have samples, ascending."""
+    import numpy as np
+
+    used = np.unique(profile.counted.stack)
+    start = profile.stacks.start
+    return np.unique(profile.stacks.frames[spans(start[used], start[used + 1] - start[used])])
+
+
+def location_address(profile: Profile, frame: int) -> int:
+    """The byte of the frame's file, so that it is the same in every process; without a file the address."""
+    offset = int(profile.frames.offset[frame])
+    return int(profile.frames.address[frame]) if offset == NO_OFFSET else offset

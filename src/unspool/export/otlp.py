@@ -1,0 +1,170 @@
+"""OTLP profiles (`ProfilesData` of profiles.v1development) as OpenTelemetry collectors take them, with the time of every sample.
+
+Each sample has the attributes `unspool.verdict`, `unspool.ending`, `unspool.stop`, `unspool.stop_module` and `unspool.reason` beside
+those of its thread and process; each location has `profile.frame.type` and `unspool.frame.trust`. Lost: CPU numbers.
+The bytes are an `ExportProfilesServiceRequest` as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.proto.profiles.v1development import profiles_pb2 as pb
+
+import unspool
+from unspool.export.frames import location_address, used_frames
+from unspool.export.options import Options, stack_labels
+from unspool.export.strings import Numbered
+from unspool.model.verdict import Trust
+from unspool.profile.columns import NONE, Profile, Timed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Attribute = tuple[str, str | int]
+
+
+def chunks(profile: Profile, options: Options) -> Iterator[bytes]:
+    """The serialised message."""
+    yield message(profile, options).SerializeToString()
+
+
+def message(profile: Profile, options: Options) -> Any:  # noqa: ANN401 - the package has no types
+    """The message `ProfilesData`."""
+    return _Builder(profile, options).build()
+
+
+class _Builder:
+    """Fills a message. Place 0 of every table is its zero value, as the format asks, so a place is an index plus one."""
+
+    def __init__(self, profile: Profile, options: Options) -> None:
+        self.profile = profile
+        self.options = options
+        self.data = pb.ProfilesData()
+        self.strings: Numbered[str] = Numbered("")
+        self.attributes: Numbered[Attribute] = Numbered(("", ""))
+        self.stacks: Numbered[int] = Numbered(NONE)
+
+    def build(self) -> pb.ProfilesData:
+        dictionary = self.data.dictionary
+        for table in (dictionary.mapping_table, dictionary.location_table, dictionary.function_table):
+            table.add()
+        dictionary.link_table.add()
+        resource = self.data.resource_profiles.add()
+        self._resource(resource.resource)
+        scope = resource.scope_profiles.add()
+        scope.scope.name, scope.scope.version = "unspool", unspool.__version__
+        self._mappings()
+        self._profile(scope.profiles.add(), self._locations())
+        self._attributes()
+        dictionary.string_table.extend(self.strings.things)
+        return self.data
+
+    def _string(self, text: str) -> int:
+        return self.strings.number(text.encode("utf-8", "backslashreplace").decode())
+
+    def _resource(self, resource: Any) -> None:  # noqa: ANN401
+        about = self.profile.about
+        service = about.command.split(" ")[0].rpartition("/")[2] or "unspool"
+        known = {
+            "service.name": service,
+            "host.name": about.hostname,
+            "host.arch": about.arch,
+            "os.type": "linux",
+            "os.version": about.kernel,
+        }
+        for key, value in known.items():
+            if value:
+                resource.attributes.add(key=key).value.string_value = value
+
+    def _mappings(self) -> None:
+        for module in self.profile.modules:
+            mapping = self.data.dictionary.mapping_table.add(filename_strindex=self._string(module.path))
+            if module.build_id:
+                mapping.attribute_indices.append(self.attributes.number(("process.executable.build_id.gnu", module.build_id)))
+
+    def _locations(self) -> dict[int, int]:
+        """Add the frames that samples use; for each its place in the table."""
+        profile = self.profile
+        frames, entries = profile.frames, profile.entries
+        starts = frames.entry_start.tolist()
+        function, file, line = entries.function.tolist(), entries.file.tolist(), entries.line.tolist()
+        functions: Numbered[tuple[int, int]] = Numbered((NONE, NONE))
+        places: dict[int, int] = {}
+        for frame in used_frames(profile).tolist():
+            module = int(frames.module[frame])
+            kind = "kernel" if module != NONE and profile.modules[module].kind == "kernel" else "native"
+            marks = (("profile.frame.type", kind), ("unspool.frame.trust", Trust(int(frames.trust[frame])).label))
+            location = self.data.dictionary.location_table.add(mapping_index=module + 1, address=location_address(profile, frame))
+            location.attribute_indices.extend(self.attributes.number(mark) for mark in marks)
+            for entry in range(starts[frame], starts[frame + 1]):
+                location.lines.add(function_index=functions.number((function[entry], file[entry])), line=line[entry])
+            places[frame] = len(places) + 1
+        for number, path in functions.things[1:]:
+            name = self._string(profile.functions[number].name)
+            file_name = self._string(profile.files[path]) if path != NONE else 0
+            self.data.dictionary.function_table.add(name_strindex=name, system_name_strindex=name, filename_strindex=file_name)
+        return places
+
+    def _profile(self, found: Any, locations: dict[int, int]) -> None:  # noqa: ANN401
+        about, timed = self.profile.about, self.profile.timed
+        assert timed is not None, "this format needs the time of single samples"
+        moments = timed.time_ns - about.monotonic_ns + about.started_ns
+        first = min(about.started_ns, int(moments.min())) if len(moments) else about.started_ns
+        last = int(moments.max()) + 1 if len(moments) else first
+        found.time_unix_nano = first
+        found.duration_nano = max(about.started_ns + round(about.duration_s * 1e9), last) - first
+        found.sample_type.type_strindex, found.sample_type.unit_strindex = self._string("samples"), self._string("count")
+        if about.period_ns:
+            # Pyroscope knows a CPU profile by samples/count with a period of cpu/nanoseconds.
+            found.period_type.type_strindex, found.period_type.unit_strindex = self._string("cpu"), self._string("nanoseconds")
+            found.period = about.period_ns
+        self._samples(found, timed, moments, locations)
+
+    def _samples(self, found: Any, timed: Timed, moments: NDArray[np.int64], locations: dict[int, int]) -> None:  # noqa: ANN401
+        import numpy as np
+
+        order = np.lexsort((timed.time_ns, timed.stack, timed.event, timed.task))
+        keys = np.stack([timed.task[order], timed.event[order], timed.stack[order]])
+        changes = np.flatnonzero((keys[:, 1:] != keys[:, :-1]).any(axis=0)) + 1
+        bounds = [0, *changes.tolist(), len(order)] if len(order) else []
+        labels = stack_labels(self.profile)
+        stack_attributes = [self._numbers([(f"unspool.{key}", value) for key, value in entry.items()]) for entry in labels]
+        task_attributes = [self._task(number) for number in range(len(self.profile.tasks))]
+        event_attributes = [self._numbers([("unspool.event", str(event))]) for event in self.profile.events]
+        weight, moment = timed.weight[order], moments[order]
+        for start, end in pairwise(bounds):
+            task, event, stack = keys[:, start].tolist()
+            found.samples.add(
+                stack_index=self.stacks.number(stack),
+                attribute_indices=stack_attributes[stack] + task_attributes[task] + event_attributes[event],
+                values=weight[start:end].tolist(),
+                timestamps_unix_nano=moment[start:end].tolist(),
+            )
+        table = self.data.dictionary.stack_table
+        table.add()
+        for stack in self.stacks.things[1:]:
+            start, end = self.profile.stacks.start[stack : stack + 2]
+            table.add(location_indices=[locations[frame] for frame in self.profile.stacks.frames[start:end].tolist()])
+
+    def _task(self, number: int) -> list[int]:
+        task = self.profile.tasks[number]
+        known: list[Attribute] = [("process.pid", task.pid), ("process.executable.name", task.process)]
+        known += [("process.executable.path", task.exe)] if task.exe else []
+        return self._numbers([*known, ("thread.id", task.tid), ("thread.name", task.thread)])
+
+    def _numbers(self, attributes: list[Attribute]) -> list[int]:
+        return [self.attributes.number(attribute) for attribute in attributes]
+
+    def _attributes(self) -> None:
+        table = self.data.dictionary.attribute_table
+        table.add()
+        for key, value in self.attributes.things[1:]:
+            attribute = table.add(key_strindex=self._string(key))
+            if isinstance(value, int):
+                attribute.value.int_value = value
+            else:
+                attribute.value.string_value = value.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,114 @@
+"""pprof: gzipped protocol buffers as `go tool pprof`, Pyroscope, Parca and speedscope read them (profile.proto of github.com/google/pprof).
+
+Each sample has the labels `verdict`, `ending`, `stop`, `stop_module`, `reason`, `process`, `thread`, `pid`, `tid`,
+and `event` when it is not the CPU clock.
+Lost: time of single samples, trust of frames.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from typing import Any
+
+from unspool.export import profile_pb2 as pb
+from unspool.export.frames import location_address, used_frames
+from unspool.export.options import Options, stack_labels
+from unspool.export.strings import Numbered
+from unspool.profile.columns import NONE, Module, Profile
+
+
+def chunks(profile: Profile, options: Options) -> Iterator[bytes]:
+    """The compressed message."""
+    yield gzip.compress(message(profile, options).SerializeToString(), mtime=0)
+
+
+def message(profile: Profile, options: Options) -> pb.Profile:
+    """The message."""
+    return _Builder(profile, options).build()
+
+
+class _Builder:
+    """Fills a message; mapping, location and function ids are places in their tables plus one, because 0 stands for none."""
+
+    def __init__(self, profile: Profile, options: Options) -> None:
+        self.profile = profile
+        self.title = options.title
+        self.message = pb.Profile()
+        self.strings: Numbered[str] = Numbered("")
+
+    def build(self) -> pb.Profile:
+        about, message, string = self.profile.about, self.message, self._string
+        message.time_nanos = about.started_ns
+        message.duration_nanos = round(about.duration_s * 1e9)
+        message.sample_type.add(type=string("samples"), unit=string("count"))
+        if about.period_ns:
+            message.sample_type.add(type=string("cpu"), unit=string("nanoseconds"))
+            message.period_type.type, message.period_type.unit = string("cpu"), string("nanoseconds")
+            message.period = about.period_ns
+        else:
+            message.sample_type.add(type=string("weight"), unit=string("count"))
+        self._mappings(self._locations())
+        self._samples()
+        words = (self.title, f"{about.command}", f"{about.hostname}, Linux {about.kernel} {about.arch}", f"{about.lost} samples lost")
+        message.comment.extend(string(word) for word in words if word)
+        message.string_table.extend(self.strings.things)
+        return message
+
+    def _string(self, text: str) -> int:
+        return self.strings.number(text.encode("utf-8", "backslashreplace").decode())
+
+    def _locations(self) -> dict[int, list[int]]:
+        """Add the frames that samples use, with their functions; the addresses seen in each module."""
+        profile, string = self.profile, self._string
+        frames, entries = profile.frames, profile.entries
+        starts = frames.entry_start.tolist()
+        function, file, line = entries.function.tolist(), entries.file.tolist(), entries.line.tolist()
+        functions: Numbered[tuple[int, int]] = Numbered()
+        seen: dict[int, list[int]] = {}
+        for frame in used_frames(profile).tolist():
+            module, address = int(frames.module[frame]), location_address(profile, frame)
+            if module != NONE:
+                seen.setdefault(module, []).append(address)
+            location = self.message.location.add(id=frame + 1, mapping_id=module + 1, address=address)
+            for entry in range(starts[frame], starts[frame + 1]):
+                location.line.add(function_id=functions.number((function[entry], file[entry])) + 1, line=line[entry])
+        for number, (index, path) in enumerate(functions.things):
+            name = string(profile.functions[index].name)
+            self.message.function.add(
+                id=number + 1, name=name, system_name=name, filename=string(profile.files[path]) if path != NONE else 0
+            )
+        return seen
+
+    def _mappings(self, seen: dict[int, list[int]]) -> None:
+        for number, module in enumerate(self.profile.modules):
+            if number in seen:
+                self._mapping(number, module, seen[number])
+
+    def _mapping(self, number: int, module: Module, addresses: list[int]) -> None:
+        start = 0 if module.kind == "file" else min(addresses)
+        mapping = self.message.mapping.add(id=number + 1, memory_start=start, memory_limit=min(max(addresses) + 1, 2**64 - 1))
+        mapping.filename, mapping.build_id = self._string(module.path), self._string(module.build_id)
+        # Everything that could be named is named: the reader need not look for symbols in files of its own machine.
+        mapping.has_functions = mapping.has_filenames = mapping.has_line_numbers = mapping.has_inline_frames = True
+
+    def _samples(self) -> None:
+        profile, counted = self.profile, self.profile.counted
+        labels = [[self._text_label(key, value) for key, value in entry.items()] for entry in stack_labels(profile)]
+        tasks = [self._task_labels(task) for task in range(len(profile.tasks))]
+        events = [[] if str(event) == "cpu" else [self._text_label("event", str(event))] for event in profile.events]
+        starts, frames = profile.stacks.start.tolist(), (profile.stacks.frames + 1).tolist()
+        period = profile.about.period_ns or 1
+        rows = zip(*(getattr(counted, name).tolist() for name in ("task", "event", "stack", "count", "weight")), strict=True)
+        for task, event, stack, count, weight in rows:
+            sample = self.message.sample.add(location_id=frames[starts[stack] : starts[stack + 1]], value=(count, weight * period))
+            sample.label.extend((*labels[stack], *tasks[task], *events[event]))
+
+    def _text_label(self, key: str, value: str) -> Any:  # noqa: ANN401 - generated classes have no types at run time
+        return pb.Label(key=self._string(key), str=self._string(value))
+
+    def _task_labels(self, number: int) -> list[Any]:
+        task = self.profile.tasks[number]
+        texts = [self._text_label("process", task.process), self._text_label("thread", task.thread)]
+        numbers = [pb.Label(key=self._string(key), num=value) for key, value in (("pid", task.pid), ("tid", task.tid))]
+        return texts + numbers
