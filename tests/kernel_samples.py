@@ -1,4 +1,4 @@
-"""Samples of the kernel's walk for tests: a sampler that is surely unloaded, and threads that are made to enter their system call once more."""
+"""Samples of the kernel's walk for tests, and threads that are made to enter their system call once more."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def enter_again(pid: int) -> None:
 def samples_of_blocked(pid: int) -> dict[int, list[RawSample]]:
     """What the kernel's walk says of each thread of a process whose threads all sleep in system calls, by thread.
 
-    They enter their calls twice: what had to wait for the first call's end, because a page was not there, is walked when the second stop ends it.
+    They enter their calls twice: what had to wait for the first call's end, because a page was not there, is walked when the second stop
+    ends it.
     """
     found: dict[int, list[RawSample]] = {tid: [] for tid in procfs.thread_ids(pid)}
     with Sampler(Request(pids=(pid,), trigger=SYSCALLS)) as sampler:
