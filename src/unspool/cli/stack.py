@@ -1,4 +1,4 @@
-"""Print the stack of every thread of a live process, now.
+"""Print the stack of every thread of a live process, now, or of a core dump.
 
 Each thread is stopped while it is walked, for as short as possible, and runs on afterwards; also when this command is killed.
 Every stack says where it ends and why, and whether it can be trusted (docs/stack.md).
@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unspool.cli.printable import printable
@@ -23,12 +23,13 @@ EXAMPLES = """examples:
   unspool stack 1234              every thread of process 1234
   unspool stack 1234 -t 1240      one thread
   unspool stack 1234 --json       the same for programs
+  unspool stack ./core            every thread in a core dump (./12 for a file whose name is a number)
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("pid", metavar="PID", type=int, help="the process")
+    parser.add_argument("target", metavar="PID|CORE", help="the process, or a core dump")
     parser.add_argument("-t", "--tid", metavar="TID", type=int, action="append", help="only this thread (may be given again)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
@@ -49,13 +50,21 @@ def positive(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the stacks; 1 when the kernel allowed no look at any of them."""
-    stacks = stacks_of(arguments.pid, method=arguments.method, max_frames=arguments.max_frames, tids=arguments.tid)
+    stacks = _stacks(arguments)
     if arguments.json:
         json.dump(as_json(stacks), sys.stdout)
         sys.stdout.write("\n")
     else:
         sys.stdout.writelines(f"{line}\n" for line in lines(stacks))
     return int(bool(stacks.threads) and all(thread.stack.stop is Stop.PERMISSION for thread in stacks.threads))
+
+
+def _stacks(arguments: argparse.Namespace) -> ProcessStacks:
+    if arguments.target.isdecimal():
+        return stacks_of(int(arguments.target), method=arguments.method, max_frames=arguments.max_frames, tids=arguments.tid)
+    from unspool.session.core_stacks import stacks_of_core
+
+    return stacks_of_core(Path(arguments.target), method=arguments.method, max_frames=arguments.max_frames, tids=arguments.tid)
 
 
 def as_json(stacks: ProcessStacks) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def provider_for(pid: int) -> UnwindDataProvider:
         if isinstance(file, Unnamed):
             return ()
         try:
-            return list(_sections(Elf(Descriptor(file.descriptor), file=mapping.path), mapping))
+            return list(sections_of(Elf(Descriptor(file.descriptor), file=mapping.path), mapping))
         except BadInput:
             return ()
         finally:
@@ -40,7 +40,8 @@ def provider_for(pid: int) -> UnwindDataProvider:
     return provide
 
 
-def _sections(elf: Elf, mapping: Mapping) -> Iterator[UnwindData]:
+def sections_of(elf: Elf, mapping: Mapping) -> Iterator[UnwindData]:
+    """The unwind sections of a mapped file that memory does not have, or does not lead to; BadInput when one is broken."""
     stated = elf.svma(mapping.offset)
     if stated is None:
         return

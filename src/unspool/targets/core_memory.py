@@ -53,13 +53,15 @@ class CoreMemory:
         return data
 
     def _part(self, address: int, size: int) -> bytes:
-        """The longest run of bytes at the address that one piece has."""
+        """The longest run of bytes at the address that one piece has, up to where a piece above it begins."""
         for starts, pieces in self._layers:
-            index = bisect_right(starts, address) - 1
-            piece = pieces[index] if index >= 0 else None
+            index = bisect_right(starts, address)
+            piece = pieces[index - 1] if index else None
             if piece is not None and address < piece.start + piece.size:
                 place = piece.offset + address - piece.start
                 return bytes(piece.data[place : place + min(size, piece.start + piece.size - address)])
+            if index < len(starts):
+                size = min(size, starts[index] - address)
         return b""
 
 
