@@ -26,6 +26,8 @@ _SEIZE, _INTERRUPT, _DETACH, _GETREGSET = 0x4206, 0x4207, 17, 0x4204
 _NT_PRSTATUS, _NT_ARM_TLS, _NT_ARM_PAC_MASK = 1, 0x401, 0x406
 _WALL = 0x40000000  # __WALL: threads of any kind, also those that were made without SIGCHLD
 _EVENT_STOP = 128  # PTRACE_EVENT_STOP
+_PEEK = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL
+_ENDED = {os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED}
 _REGSET_ROOM = 1024
 _SPINS = 30
 _LONGEST_NAP = 0.001
@@ -112,14 +114,17 @@ class Seized:
         """Take what the kernel has to say of the thread; whether it said something. Any thread of ours may ask."""
         with self._lock:
             try:
-                tid, status = os.waitpid(self.tid, os.WNOHANG | _WALL)
+                news = os.waitid(os.P_PID, self.tid, _PEEK)
+                if news is None:
+                    return False
+                if news.si_code in _ENDED:
+                    self.state = State.GONE
+                    if not self._is_our_child:
+                        os.waitpid(self.tid, os.WNOHANG | _WALL)
+                    return True
+                _, status = os.waitpid(self.tid, os.WNOHANG | _WALL)
             except ChildProcessError:
                 # Another thread of its process called execve, which ends all the others and gives the caller the leader's number.
-                self.state = State.GONE
-                return True
-            if tid == 0:
-                return False
-            if not os.WIFSTOPPED(status):
                 self.state = State.GONE
                 return True
             self.state = State.STOPPED
@@ -127,6 +132,11 @@ class Seized:
             # the program's own job control, which the kernel puts back when we let go.
             self._signal = 0 if status >> 16 == _EVENT_STOP else os.WSTOPSIG(status)
             return True
+
+    @property
+    def _is_our_child(self) -> bool:
+        """Whether the thread is a process that we started: how it ended is for the one to hear who started it."""
+        return procfs.status_number(self.tid, "PPid") == os.getpid() and procfs.status_number(self.tid, "Tgid") == self.tid
 
     def registers(self) -> Registers | None:
         """The stopped thread's registers, None for 32-bit code; OSError when it was killed meanwhile."""

@@ -218,7 +218,8 @@ def _release_all(process: Process, threads: list[Seized]) -> None:
     pid = process.pid
     process.memory.forget()
     vanished = False
-    for seized in threads:
+    # The leader comes last: when the process was killed, it ends after the others, and those end when we let them.
+    for seized in sorted(threads, key=lambda one: one.tid == pid):
         vanished |= seized.state is State.GONE
         seized.release()
     if vanished:
