@@ -261,7 +261,7 @@ def name_of(symbols: Sequence[tuple[int, str]], address: int) -> str:
 # -- what code has rows
 
 _PADDING = {
-    # NOP in all its lengths (Intel SDM volume 2, "NOP": recommended sequences) and int3. Zeros are padding only in long runs: operands end in them.
+    # NOP in all its lengths (Intel SDM volume 2, "NOP") and int3. Zeros are padding only in long runs: operands end in them.
     "x86_64": re.compile(rb"(?:[\x66\x2e\xf3]*+(?:\x90|\x0f\x1f(?:[\x00-\x03]|\x40.|\x44..|\x80.{4}|\x84.{5}))|\xcc)*+", re.DOTALL),
     "aarch64": re.compile(rb"(?:\x1f\x20\x03\xd5)*+"),
     # BCR 0, BC 0 and BRCL 0 branch nowhere.
