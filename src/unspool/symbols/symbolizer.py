@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import os
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from unspool.model.symbol import Named, Symbol, Unnamed
 from unspool.symbols.debug_files import debug_files
 from unspool.symbols.files import OpenFile
 from unspool.symbols.reasons import Reason
 from unspool.symbols.worker import Handler, ParserDied, Worker
+
+if TYPE_CHECKING:
+    from unspool.symbols.debuginfod import Debuginfod
 
 _BATCH = 4096
 _MAX_PATH = 4096
@@ -57,6 +61,7 @@ class Symbolizer:
         self._want_lines = lines
         self._sources: dict[Hashable, _File | NameTable | Unnamed] = {}
         self._workers: dict[bool, Worker] = {}
+        self._servers: Debuginfod | None = None
 
     def __enter__(self) -> Self:
         """Fork the first worker: it loads the parser while the stacks are taken, and before the program has threads."""
@@ -177,13 +182,21 @@ class Symbolizer:
         return True
 
     def _attach_best(self, worker: Worker, file: _File, build_id: str, link: str) -> None:
-        for candidate in debug_files(file.source, build_id, link):
+        for candidate in self._candidates(file.source, build_id, link):
             answer = worker.ask(["attach", file.number, file.crc], [candidate.descriptor])
             if isinstance(answer, dict) and "dwarf" in answer:
                 file.debug = candidate
                 file.lines, file.alt = answer["dwarf"] is True, answer.get("alt") is True
                 return
             candidate.close()
+
+    def _candidates(self, source: OpenFile, build_id: str, link: str) -> Iterator[OpenFile]:
+        yield from debug_files(source, build_id, link)
+        if self._want_lines and os.environ.get("DEBUGINFOD_URLS"):
+            from unspool.symbols.debuginfod import Debuginfod
+
+            self._servers = self._servers or Debuginfod.of_environment(os.environ)
+            yield from self._servers.debug_files(build_id) if self._servers else ()
 
     def _open(self, worker: Worker, file: _File) -> dict[str, object]:
         answer = worker.ask(["open", file.number, file.source.build_id], [file.source.descriptor])
