@@ -171,7 +171,7 @@ def _remarks(thread: ThreadStack) -> Iterator[str]:
     if judgement.verdict is Verdict.UNRELIABLE and judgement.reason is not stack.stop:
         explanation = explain(judgement.reason)
         place = "" if judgement.first_bad_frame is None else f" from frame #{judgement.first_bad_frame} on"
-        yield f"     unreliable{place}: {explanation.meaning}{_in_brackets(judgement.detail)}"
+        yield f"     unreliable{place}: {printable(judgement.detail) or explanation.meaning}"
         yield f"     hint: {explanation.advice}"
 
 

@@ -159,9 +159,8 @@ def _split(thread: ThreadStack, sightings: Iterator[Sighting]) -> tuple[list[Sig
 def _doubts_of(thread: ThreadStack, uncertain: Sequence[Sighting]) -> Iterator[Doubt]:
     judgement = thread.stack.judgement
     if judgement.verdict is Verdict.UNRELIABLE:
-        detail = f" ({judgement.detail})" if judgement.detail else ""
         seen = " The function is on its stack, but in a part that cannot be believed." if uncertain else ""
-        yield Doubt(judgement.reason.label, f"{explain(judgement.reason).meaning}{detail}{seen}", thread.tid)
+        yield Doubt(judgement.reason.label, f"{judgement.detail or explain(judgement.reason).meaning}{seen}", thread.tid)
     if judgement.scope == "coroutine":
         yield Doubt(Stop.END_COROUTINE.label, "It runs coroutines, and suspended ones are on no thread's stack.", thread.tid)
 
