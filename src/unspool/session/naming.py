@@ -66,7 +66,6 @@ def offset_in(mapping: Mapped, address: int) -> int:
 def names_of(places: Places) -> Mapping[Place, Named]:
     """The names of all places: an address without one has its reason."""
     from unspool.symbols.jit import jit_names
-    from unspool.symbols.jit import jit_names
     from unspool.symbols.mapped_files import open_mapping
     from unspool.symbols.symbolizer import Symbolizer
 
