@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 
 from unspool.errors import BadInput
 from unspool.formats.sframe.decode import SIGNED, UNSIGNED
@@ -86,20 +87,26 @@ def encode_rows(fde: Fde, abi: Abi, version: int = LATEST) -> bytes:
 
 
 def _row(fre: Fre, fde: Fde, abi: Abi) -> bytes:
-    code = {1: 0, 2: 1, 4: 2}[fre.word_size]
-    if len(fre.words) > MOST_WORDS:
-        message = f"{len(fre.words)} data words in a row, {MOST_WORDS} is the most"
-        raise BadInput(message)
-    info = (fre.base if fde.fde_type is FdeType.DEFAULT else 0) | len(fre.words) << 1 | code << 5 | fre.mangled_ra << 7
     try:
         start = fre.start.to_bytes(fde.fre_type.size, abi.byte_order)
-        if fde.fde_type is FdeType.DEFAULT:
-            return start + bytes([info]) + struct.pack(_sign(abi) + SIGNED[fre.word_size] * len(fre.words), *fre.words)
-        mask = (1 << fre.word_size * 8) - 1
-        return start + bytes([info]) + struct.pack(_sign(abi) + UNSIGNED[fre.word_size] * len(fre.words), *(w & mask for w in fre.words))
+        return start + _row_rest(fre.words, fre.word_size, fre.base, abi, flex=fde.fde_type is FdeType.FLEX, mangled_ra=fre.mangled_ra)
     except (OverflowError, struct.error) as error:
         message = f"a row at {fde.start:#x}+{fre.start:#x} does not fit its widths: {error}"
         raise BadInput(message) from None
+
+
+# A file's rows hold a few dozen different rules.
+@lru_cache(maxsize=1 << 12)
+def _row_rest(words: tuple[int, ...], size: int, base: Base, abi: Abi, *, flex: bool, mangled_ra: bool) -> bytes:
+    """A row's bytes behind its start: info and data words."""
+    if len(words) > MOST_WORDS:
+        message = f"{len(words)} data words in a row, {MOST_WORDS} is the most"
+        raise BadInput(message)
+    info = (0 if flex else base) | len(words) << 1 | {1: 0, 2: 1, 4: 2}[size] << 5 | mangled_ra << 7
+    if not flex:
+        return bytes([info]) + struct.pack(_sign(abi) + SIGNED[size] * len(words), *words)
+    mask = (1 << size * 8) - 1
+    return bytes([info]) + struct.pack(_sign(abi) + UNSIGNED[size] * len(words), *(word & mask for word in words))
 
 
 def _index(fdes: Sequence[Fde], offsets: Sequence[int], where: tuple[Abi, int, int, Flag]) -> bytes:
