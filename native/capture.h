@@ -29,10 +29,12 @@ struct sampler_config {
     u32 pid_namespace;  // inode number of the profiler's PID namespace, 0 for the machine's first one
     u32 all_syscalls;   // no mask
     u32 cpus;           // possible CPUs; written by the loader
+    u32 threads;        // there are targets that are threads
+    u32 spare;
     u64 syscalls[SYSCALLS_MAX / 64];
 };
 
-_Static_assert(sizeof(struct sampler_config) == 96, "struct sampler_config has a Python twin");
+_Static_assert(sizeof(struct sampler_config) == 104, "struct sampler_config has a Python twin");
 
 // What a target is: a process with all its threads, or one thread.
 enum target_kind {

@@ -79,6 +79,7 @@ INLINE void join_waiting_kernel_frames(struct job *job, struct waiting *waiting)
 // The deferred walk. 0 when the sample cannot be walked any more.
 INLINE int walk_deferred(struct job *job, struct waiting *waiting, struct task_struct *task) {
     struct walk *w = &job->w;
+    u8 byte;
     int in_kernel = waiting->record.flags & RECORD_IN_KERNEL;
     if (!task->mm)
         return 0;
@@ -87,6 +88,10 @@ INLINE int walk_deferred(struct job *job, struct waiting *waiting, struct task_s
     w->max_frames = DEFERRED_FRAMES_MAX;
     w->work = WORK_DEFERRED;
     home_open(w, task, task->mm);
+    if (home_of(w)->interpreter) {
+        bpf_copy_from_user(&byte, 1, (void *)home_of(w)->interpreter);
+        home_open_ends(w);
+    }
     if (!is_unchanged(waiting, w))
         return 0;
     walk_start(w);

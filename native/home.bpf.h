@@ -82,9 +82,10 @@ struct {
 // ---- address space
 
 // AT_ENTRY, the interpreter's e_entry and the initial stack pointer, from the kernel's copy of the auxiliary vector (mm->saved_auxv); 1 when nothing is
-// missing.
-INLINE int space_read(struct space_entry *to, struct mm_struct *mm, struct tree_node *scratch) {
-    u64 *auxv = scratch->words;
+// missing. An interpreter's ELF header that is not in memory is left in home->interpreter.
+INLINE int space_read(struct space_entry *to, struct home *home) {
+    struct mm_struct *mm = (struct mm_struct *)home->space.mm;
+    u64 *auxv = home->node.words;
     u64 base = 0, entry = 0;
     __builtin_memset(to, 0, sizeof(*to));
     to->initial_sp = BPF_CORE_READ(mm, start_stack);
@@ -100,8 +101,10 @@ INLINE int space_read(struct space_entry *to, struct mm_struct *mm, struct tree_
     }
     if (!base)
         return to->process_entry != 0;
-    if (bpf_probe_read_user(&entry, sizeof(entry), (void *)(base + ELF_ENTRY_OFFSET)))
+    if (bpf_probe_read_user(&entry, sizeof(entry), (void *)(base + ELF_ENTRY_OFFSET))) {
+        home->interpreter = base;
         return 0;
+    }
     to->interpreter_entry = base + entry;
     return to->process_entry != 0;
 }
@@ -117,7 +120,8 @@ SHARED int home_open_ends(struct walk *w) {
     if (!entry)
         return 0;
     found = *entry;
-    if (found.check != check_of(home->space.id, found.words, 3) && space_read(&found, (struct mm_struct *)home->space.mm, &home->node)) {
+    home->interpreter = 0;
+    if (found.check != check_of(home->space.id, found.words, 3) && space_read(&found, home)) {
         entry->check = 0;
         __builtin_memcpy(entry->words, found.words, sizeof(found.words));
         entry->check = check_of(home->space.id, found.words, 3);

@@ -34,6 +34,12 @@ INLINE void open_walk(struct job *job, struct task_struct *task, u32 max_frames,
     job->w.record.space_generation = home_of(&job->w)->space.epoch;
 }
 
+// Whether the thread is in execve() and its old address space is gone already: the new one gets its auxiliary vector last (fs/binfmt_elf.c,
+// create_elf_tables), and the user registers are still those of the old.
+INLINE int is_becoming(struct job *job, struct task_struct *task) {
+    return BPF_CORE_READ_BITFIELD(task, in_execve) && !job->w.process_entry;
+}
+
 // The user part of a sample; 1 when the registers are there and a walk was made.
 INLINE int walk_user_stack(struct job *job, struct task_struct *task, const volatile struct perf_context *interrupted) {
     u64 cs;
@@ -60,6 +66,10 @@ INLINE int walk_user_stack(struct job *job, struct task_struct *task, const vola
     job->ip = job->w.ip;
     job->sp = job->w.regs[REG_RSP];
     open_walk(job, task, IMMEDIATE_FRAMES_MAX, WORK_IMMEDIATE);
+    if (is_becoming(job, task)) {
+        no_walk(job, STOP_EXITED, COUNT_EXITED);
+        return 0;
+    }
     walk_start(&job->w);
     conclude(job);
     return 1;
@@ -74,7 +84,12 @@ INLINE void join_kernel_frames(void *context, struct job *job) {
         job->w.record.n_kernel = size / 8u;
 }
 
-INLINE int is_resumable(u32 stop) {
+// Whether the walk would come further in task context. The dynamic linker's first instructions have no unwind data: they are an end, when its entry point
+// is known.
+INLINE int is_resumable(struct job *job) {
+    u32 stop = job->w.stop;
+    if (stop == STOP_NO_UNWIND_INFO)
+        return home_of(&job->w)->interpreter != 0;
     return stop == STOP_PAGE_ABSENT || stop == STOP_PARSE_BUDGET || stop == STOP_FRAME_LIMIT;
 }
 
@@ -104,7 +119,7 @@ int sample_cpu(struct perf_context *context) {
     int walked = walk_user_stack(job, task, from_user ? regs : 0);
     if (!from_user)
         join_kernel_frames(context, job);
-    if (walked && is_resumable(job->w.stop) && defer(job, task))
+    if (walked && is_resumable(job) && defer(job, task))
         return 0;
     emit_job(job);
     return 0;
@@ -141,7 +156,7 @@ int sample_syscall(struct raw_tracepoint_context *context) {
     open_record(&job->w.record, task, ids, TRIGGER_SYSCALL, number);
     if (compat)
         job->w.record.flags |= RECORD_COMPAT;
-    if (walk_user_stack(job, task, 0) && is_resumable(job->w.stop) && defer(job, task))
+    if (walk_user_stack(job, task, 0) && is_resumable(job) && defer(job, task))
         return 0;
     emit_job(job);
     return 0;

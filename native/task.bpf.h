@@ -55,7 +55,7 @@ INLINE int is_target(u32 kind, u32 id) {
 INLINE int is_wanted(struct task_ids ids) {
     if (config.filter == FILTER_NONE)
         return ids.pid != config.self;
-    return is_target(TARGET_PROCESS, ids.pid) || is_target(TARGET_THREAD, ids.tid);
+    return is_target(TARGET_PROCESS, ids.pid) || (config.threads && is_target(TARGET_THREAD, ids.tid));
 }
 
 // The registers at the kernel's entry. In a system call rax, rcx and r11 are the call's own.

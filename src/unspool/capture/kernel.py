@@ -23,7 +23,7 @@ LIBRARY, OBJECT = NATIVE / "_unspool.so", NATIVE / "sampler.bpf.o"
 BATCH_BYTES = 1 << 20
 """What one drain gives at most."""
 
-CONFIG = struct.Struct("<8I8Q")
+CONFIG = struct.Struct("<10I8Q")
 """`struct sampler_config` of native/capture.h."""
 
 _SYSCALLS_MAX = 512
@@ -156,6 +156,8 @@ def configuration(request: Request) -> bytes:
         request.kernel_frames,
         pid_namespace(),
         not request.trigger.syscalls,
+        0,
+        bool(request.tids),
         0,
         *mask,
     )

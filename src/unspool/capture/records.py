@@ -61,8 +61,8 @@ class UserFrame:
 class RawSample:
     """One sample as the kernel took it: no address has a file or a name yet. Frames are innermost first; the kernel's are the inner ones.
 
-    `time_ns` is CLOCK_MONOTONIC at the sample, also when the walk was deferred; `start_ns` the process's start in CLOCK_BOOTTIME. `detail` is
-    the trigger's own: the number of the system call.
+    `time_ns` is CLOCK_MONOTONIC at the sample, also when the walk was deferred; `start_ns` the process's start in CLOCK_BOOTTIME.
+    `detail` is the trigger's own: the number of the system call.
     """
 
     time_ns: int
