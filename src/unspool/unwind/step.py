@@ -40,7 +40,9 @@ class Position:
     guarded: bool = True
 
     def get(self, number: int, /) -> int | None:
-        """The register's value, None when it is not known."""
+        """The register's value, None when it is not known. An expression may ask for the instruction pointer: that of a PLT does."""
+        if number == self.arch.ra and self.arch.link_register is None:
+            return self.ip
         return self.values.get(number)
 
     def find_stack(self) -> None:
