@@ -92,7 +92,7 @@ SHARED int step_general(struct walk *w) {
     if (w->row.saved >> SLOT_RSP & 1) {
         if (!(w->next_known >> SLOT_RSP & 1)) return STOP_UNSUPPORTED_RULE;
         sp = w->next[SLOT_RSP];
-        if (!(flags & ROW_SIGNAL) && (sp < w->regs[REG_RSP] || sp > w->cfa)) return STOP_CFA_NOT_ABOVE_SP;
+        if (!(flags & ROW_SIGNAL) && (sp <= w->regs[REG_RSP] || sp > w->cfa)) return STOP_CFA_NOT_ABOVE_SP;
     }
     if (flags & ROW_SIGCONTEXT) {
         int stop = step_sigcontext(w);
