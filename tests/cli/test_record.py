@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from unspool.capture.features import ATTEMPTS
 from unspool.capture.frames import Tally
 from unspool.cli import record
 from unspool.cli.main import parser_for
@@ -109,3 +110,18 @@ def test_nothing_is_drawn_where_stderr_is_no_terminal(capsys: pytest.CaptureFixt
     screen.line("5 s")
     screen.clear()
     assert "" == capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["record", "doctor"])
+def test_every_option_is_documented(command: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    section = text.partition(f"## {command}\n")[2].partition("\n## ")[0]
+    for action in parser_for(command)._actions:
+        for option in action.option_strings:
+            if option not in {"-h", "--help"}:
+                assert f"`{option}" in section or f" {option}" in section, option
+
+
+def test_every_check_of_doctor_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert [] == [name for name, _, _ in ATTEMPTS if name not in text]
