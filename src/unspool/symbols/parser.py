@@ -13,6 +13,7 @@ from unspool.errors import BadInput
 from unspool.formats.debug_info import FunctionNames
 from unspool.formats.elf import Elf
 from unspool.formats.elf.debug_links import alt_link, debug_link, mini_debug_info
+from unspool.formats.elf.plt import PltNames
 from unspool.formats.elf.symtab import ElfSymbol, SymbolTable, preferred, symbol_tables
 from unspool.symbols.demangle import demangled, without_clone_mark
 from unspool.symbols.dwarf_file import DwarfFile, has_dwarf
@@ -38,6 +39,7 @@ class ParsedFile:
         self._dwarf: DwarfFile | None = None
         self._dwarf_names: FunctionNames | None = None
         self._functions: dict[int, str] = {}
+        self._plt: PltNames | None = None
 
     def facts(self) -> dict[str, Any]:
         """What the parent needs to know to find the separate files."""
@@ -70,6 +72,9 @@ class ParsedFile:
         symbols = self._covering(svma)
         calls = dwarf.calls(svma) if dwarf else []
         if not symbols and not calls:
+            stub = self._plt_names().find(svma)
+            if stub is not None:
+                return [[_shown(stub[0].removesuffix("@plt")) + "@plt", svma - stub[1], None, None, False]]
             return Reason.NO_SYMBOL.value if self._symbol_tables() else Reason.STRIPPED.value
         found: list[list[Any]] = [
             [_shown(without_clone_mark(call.function)), 0, call.file, call.line, True]
@@ -117,6 +122,15 @@ class ParsedFile:
                 tables += symbol_tables(Elf(mini, file=".gnu_debugdata"))
             self._tables = [table for table in tables if len(table) > 1]
         return self._tables
+
+    def _plt_names(self) -> PltNames:
+        if self._plt is None:
+            self._plt = PltNames(self.elf, self._symbol_name)
+        return self._plt
+
+    def _symbol_name(self, address: int) -> str | None:
+        symbols = self._covering(address)
+        return preferred(symbols).name if symbols else None
 
     def _lines(self) -> DwarfFile | None:
         if self._dwarf is None and self._dwarf_source is not None:

@@ -131,17 +131,24 @@ class SymbolTable:
             labels = labels or [symbol for symbol in here if not symbol.size and not sized]
         return labels
 
+    def name(self, index: int) -> str:
+        """The name in a row, defined or not, without its version; "" when there is no such row."""
+        return self._name(self._name_offset(index)) if index < len(self) else ""
+
+    def _name_offset(self, index: int) -> int:
+        if not self._wide:
+            return self._name_offsets[index]
+        return self._heads[index] & 0xFFFFFFFF if self._little else self._heads[index] >> 32
+
     def _symbol(self, index: int) -> ElfSymbol | None:
         head = self._heads[index]
         if self._wide:
             info, section = (head >> 32 & 0xFF, head >> 48) if self._little else (head >> 24 & 0xFF, head & 0xFFFF)
-            name_offset = head & 0xFFFFFFFF if self._little else head >> 32
         else:
             info, section = (head & 0xFF, head >> 16) if self._little else (head >> 24, head & 0xFFFF)
-            name_offset = self._name_offsets[index]
         if section == 0 or info & 0xF not in _CODE_TYPES:
             return None
-        name = self._name(name_offset)
+        name = self._name(self._name_offset(index))
         # $x, $d and $t mark code and data on AArch64, Arm and RISC-V (ELF for the Arm Architecture, "Mapping symbols").
         if not name or name.startswith("$"):
             return None
