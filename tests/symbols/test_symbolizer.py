@@ -128,6 +128,13 @@ def test_without_debugging_information_the_symbol_table_names_functions(programs
     assert [(Symbol("long shapes::outer<long>(long)", 1),)] == names(path, [start + 1])
 
 
+def test_a_stub_has_the_name_of_what_it_calls(programs: Programs) -> None:
+    path = programs.build("inlined.cc", "-O2")
+    stub = re.search(r"^([0-9a-f]+) <puts@plt>:$", run("objdump", "-d", path), re.MULTILINE)
+    assert stub is not None
+    assert [(Symbol("puts@plt", 2),)] == names(path, [int(stub[1], 16) + 2])
+
+
 def test_a_stripped_program_has_its_reason(programs: Programs, tmp_path: Path) -> None:
     path = tmp_path / "stripped"
     start, _ = symbols_of(programs.build("inlined.cc", "-O2", "-static"))["main"]

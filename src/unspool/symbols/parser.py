@@ -7,6 +7,7 @@ import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from unspool.errors import BadInput
@@ -72,7 +73,7 @@ class ParsedFile:
         symbols = self._covering(svma)
         calls = dwarf.calls(svma) if dwarf else []
         if not symbols and not calls:
-            stub = self._plt_names().find(svma)
+            stub = self._stub(svma)
             if stub is not None:
                 return [[_shown(stub[0].removesuffix("@plt")) + "@plt", svma - stub[1], None, None, False]]
             return Reason.NO_SYMBOL.value if self._symbol_tables() else Reason.STRIPPED.value
@@ -117,16 +118,20 @@ class ParsedFile:
         if self._tables is None:
             tables = [*symbol_tables(self._debug)] if self._debug else []
             tables += symbol_tables(self.elf)
-            mini = mini_debug_info(self.elf) if not self._debug else None
-            if mini is not None:
-                tables += symbol_tables(Elf(mini, file=".gnu_debugdata"))
+            # What is broken here takes nothing from the other tables.
+            with suppress(BadInput):
+                mini = mini_debug_info(self.elf) if not self._debug else None
+                if mini is not None:
+                    tables += symbol_tables(Elf(mini, file=".gnu_debugdata"))
             self._tables = [table for table in tables if len(table) > 1]
         return self._tables
 
-    def _plt_names(self) -> PltNames:
+    def _stub(self, svma: int) -> tuple[str, int] | None:
         if self._plt is None:
             self._plt = PltNames(self.elf, self._symbol_name)
-        return self._plt
+        with suppress(BadInput):
+            return self._plt.find(svma)
+        return None
 
     def _symbol_name(self, address: int) -> str | None:
         symbols = self._covering(address)
@@ -187,8 +192,6 @@ def _handle(files: OrderedDict[int, ParsedFile], request: list[Any], descriptors
 
 
 def _load_libraries(*, lines: bool) -> None:
-    from contextlib import suppress
-
     from unspool.formats.elf.compression import _zstd_library
 
     _zstd_library()
