@@ -16,6 +16,16 @@ ALWAYS_INLINE u32 holds_entry(const struct walk *w, u64 begin, u64 end) {
     return w->interpreter_entry && w->interpreter_entry >= begin && w->interpreter_entry < end;
 }
 
+// How far below the initial stack pointer the frame of the entry point may reach, and how far above it (it takes argc off).
+#define ENTRY_FRAME 192
+#define ENTRY_TAKEN 64
+
+// The end of a frame in the FDE of an entry point whose return address is undefined. Other code may share the FDE, so the stack must begin there.
+ALWAYS_INLINE u32 end_at_entry(const struct walk *w) {
+    if (!w->initial_sp || w->initial_sp + ENTRY_TAKEN - w->regs[REG_RSP] <= ENTRY_TAKEN + ENTRY_FRAME) return STOP_END_PROCESS_ENTRY;
+    return STOP_END_UNEXPECTED;
+}
+
 // Whether `ip`, which no FDE holds, is the code of an entry point.
 ALWAYS_INLINE u32 is_entry_code(const struct walk *w, u64 ip) {
     if (w->process_entry && ip - w->process_entry <= ENTRY_CODE) return 1;

@@ -97,7 +97,7 @@ SHARED int enter_row(struct walk *w) {
     if (flags & ROW_OUTERMOST) {
         u64 lookup = w->ip - !w->exact;
         int stop = last_cfa(w);
-        if (holds_entry(w, lookup - w->row.function.before, lookup + w->row.function.after)) return STOP_END_PROCESS_ENTRY;
+        if (holds_entry(w, lookup - w->row.function.before, lookup + w->row.function.after)) return (int)end_at_entry(w);
         return stop ? stop : (int)end_outermost(w);
     }
     if (flags & ROW_NONSTANDARD) mark(w, frame, STOP_RA_RULE_NONSTANDARD);

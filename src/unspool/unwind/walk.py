@@ -130,7 +130,7 @@ class UnwindState:
         """The end that the frame is, NONE when it goes on."""
         ends = self.sites.ends
         if rule.outermost and self.site.entry:
-            return Stop.END_PROCESS_ENTRY
+            return Stop.END_PROCESS_ENTRY if end.is_first_frame(self.position.sp, ends) else Stop.END_UNEXPECTED
         if isinstance(cfa, Miss):
             return cfa.stop
         if rule.outermost:
