@@ -43,7 +43,7 @@ class Judge:
     def __init__(self, run: Run) -> None:
         """Judge states of that run."""
         self.run = run
-        self.functions = Functions(run.vdso)
+        self.functions = Functions(run.vdso, run.files)
 
     def find(self, state: State, answer: Answer) -> Finding:
         """How the answer compares with the state's truth."""

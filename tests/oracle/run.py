@@ -31,7 +31,7 @@ from oracle.unwinders import Unwind  # noqa: E402
 
 FOLDER = TESTS.parent / "build" / "oracle"
 LIBRARIES = {"stepper": (), "libdw": ("-ldw", "-lelf"), "libunwind": ("-lunwind-x86_64",)}
-UNIFORM_EVERY = 997
+UNIFORM_EVERY = 101
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +97,20 @@ def step_and_score(spec: Spec, options: Options) -> Row:
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         path = Path(scratch) / "states"
         begin = time.monotonic()
-        with uretprobe(Path(command[0]), spec.probe) if spec.probe else contextlib.nullcontext():
-            step(command, spec, options, path)
+        step_to(command, spec, options, path)
         stepped = time.monotonic() - begin
         run = Run.read(path)
         tallies = score(run, dict(_unwinders(path, options)))
         return Row(spec, run.steps, stepped, run.skipped, run.lost_jumps, tallies, run)
 
 
-def step(command: tuple[str, ...], spec: Spec, options: Options, path: Path) -> None:
+def step_to(command: tuple[str, ...], spec: Spec, options: Options, path: Path) -> None:
+    """Step the program into that file, with its probe if it has one."""
+    with uretprobe(Path(command[0]), spec.probe) if spec.probe else contextlib.nullcontext():
+        _step(command, spec, options, path)
+
+
+def _step(command: tuple[str, ...], spec: Spec, options: Options, path: Path) -> None:
     """Run the stepper."""
     limits = ["-k", str(options.k), "-m", str(spec.max_steps), "-w", str(options.seconds), "-u", str(UNIFORM_EVERY)]
     entry = [*(["-e"] if spec.from_entry else []), *(["-p"] if spec.probe else [])]

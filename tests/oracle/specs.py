@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -24,6 +24,7 @@ class Spec:
     command: tuple[str, ...] = ("{}",)
     from_entry: bool = True
     max_steps: int = 3_000_000
+    in_corpus: bool = True
     probe: str = ""
     """A function of the program that gets a uretprobe while it runs."""
 
@@ -49,6 +50,11 @@ class Spec:
             output = ["-o", str(target)]
             subprocess.run([compiler, *output, str(path), *flags], check=True, capture_output=True, text=True, timeout=300)
         return target
+
+
+def _outside(specs: list[Spec]) -> list[Spec]:
+    """The same programs, but not for the corpus, which has others like them."""
+    return [replace(spec, in_corpus=False) for spec in specs]
 
 
 def _c(source: str, variants: dict[str, tuple[str, ...]], **options: object) -> list[Spec]:
@@ -89,23 +95,30 @@ _EXCEPTIONS = {
     "clang -O2": ("-O2", *_CLANG_CXX),
     "clang -O0": ("-O0", *_CLANG_CXX),
 }
+_KEPT = ("gcc -O0", "gcc -O2", "gcc -O2 -static-pie", "clang -O2")
+_KEPT_EXCEPTIONS = ("gcc -O2", "clang -O2")
 
 SPECS: list[Spec] = [
-    *_c("calls.c", {"gcc -O2 from the first instruction": ("-O2",)}, from_entry=False),
-    *_c("calls.c", _ALL),
-    *_c("signals.c", _SOME),
-    *_c("exceptions.cc", _EXCEPTIONS, max_steps=6_000_000),
-    *_c("exceptions.cc", {"gcc -O2 shared libstdc++": ("-O2", "-fnon-call-exceptions")}, max_steps=6_000_000),
-    *_c("threads.c", {"gcc -O2": ("-O2", "-pthread"), "gcc -O0 -static": ("-O0", "-static", "-pthread")}),
-    *_c("contexts.c", {"gcc -O2": ("-O2",), "clang -O0": ("-O0",)}),
+    *_outside(_c("calls.c", {"gcc -O2 from the first instruction": ("-O2",)}, from_entry=False)),
+    *_c("calls.c", {key: _ALL[key] for key in _KEPT}),
+    *_outside(_c("calls.c", {key: flags for key, flags in _ALL.items() if key not in _KEPT})),
+    *_c("signals.c", {key: flags for key, flags in _SOME.items() if "static" not in key}),
+    *_outside(_c("signals.c", {key: flags for key, flags in _SOME.items() if "static" in key})),
+    *_c("exceptions.cc", {key: _EXCEPTIONS[key] for key in _KEPT_EXCEPTIONS}, max_steps=6_000_000),
+    *_outside(_c("exceptions.cc", {key: flags for key, flags in _EXCEPTIONS.items() if key not in _KEPT_EXCEPTIONS}, max_steps=6_000_000)),
+    *_outside(_c("exceptions.cc", {"gcc -O2 shared libstdc++": ("-O2", "-fnon-call-exceptions")}, max_steps=6_000_000)),
+    *_c("threads.c", {"gcc -O2": ("-O2", "-pthread")}),
+    *_outside(_c("threads.c", {"gcc -O0 -static": ("-O0", "-static", "-pthread")})),
+    *_c("contexts.c", {"gcc -O2": ("-O2",)}),
+    *_outside(_c("contexts.c", {"clang -O0": ("-O0",)})),
     *_c("vdso.c", {"gcc -O2": ("-O2",)}),
     *_c("loads.c", {"gcc -O2": ("-O2",)}, command=("{}", "{plugin}")),
     *_c("probed.c", {"gcc -O0 with a uretprobe": ("-O0", "-no-pie")}, probe="work"),
     Spec("bare: assembly without CFI", "bare", "bare.S", "gcc", ("-nostdlib", "-static"), from_entry=False),
     Spec("calls: musl", "musl", "calls.c", "musl-gcc", ("-O2",)),
-    Spec("calls: musl static", "musl", "calls.c", "musl-gcc", ("-O2", "-static")),
+    Spec("calls: musl static", "musl", "calls.c", "musl-gcc", ("-O2", "-static"), in_corpus=False),
     Spec("panics: rustc -O", "rust", "panics.rs", "rustc", ("-O",)),
-    Spec("panics: rustc", "rust", "panics.rs", "rustc", ()),
+    Spec("panics: rustc", "rust", "panics.rs", "rustc", (), in_corpus=False),
     Spec("ls", "debian", command=("/bin/ls", "-la", "/usr/lib"), from_entry=False),
     Spec(
         "bash",

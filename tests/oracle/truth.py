@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from oracle.image import ImageMemory
+from oracle.image import Disk, Files, ImageMemory
 
 from unspool.formats.proc_maps import parse_maps
 from unspool.model.arch import X86_64, Arch
@@ -18,9 +19,14 @@ from unspool.model.registers import Registers
 from unspool.model.thread import EntryPoints, Thread
 
 _HEAD = struct.Struct("<II")
-_STATE = struct.Struct("<QQII18QIII")
+_STATE_HEAD = struct.Struct("<QQII")
+_STATE_COUNTS = struct.Struct("<III")
 _RUN = struct.Struct("<QI")
 _PAGE = 4096
+
+
+Records = Callable[[], Iterator[tuple[int, bytes]]]
+"""Gives the records from the first one on, as often as it is called."""
 
 
 class Kind(enum.IntEnum):
@@ -100,9 +106,10 @@ class State:
 
 @dataclass(slots=True)
 class Run:
-    """One stepped program: everything but the states, which `states` reads again from the file."""
+    """One stepped program: everything but the states, which `states` reads again from the records."""
 
-    path: Path
+    records: Records
+    files: Files = field(default_factory=Disk)
     arch: Arch = X86_64
     ends: EntryPoints = field(default_factory=EntryPoints)
     entries: dict[int, Entry] = field(default_factory=dict)
@@ -115,10 +122,15 @@ class Run:
     _memories: dict[int, StateMemory] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path) -> Run:
+    def read(cls, path: Path, arch: Arch = X86_64) -> Run:
         """Everything that later records say about earlier states."""
-        run = cls(path)
-        for kind, payload in _records(path):
+        return cls.of(partial(read_records, path), arch=arch)
+
+    @classmethod
+    def of(cls, records: Records, files: Files | None = None, arch: Arch = X86_64) -> Run:
+        """The run that such records tell of."""
+        run = cls(records, files or Disk(), arch)
+        for kind, payload in records():
             run._take(kind, payload)
         return run
 
@@ -146,17 +158,24 @@ class Run:
         """Every state in the order of its step."""
         space = AddressSpace.of(())
         known = KnownPages()
-        for kind, payload in _records(self.path):
+        for kind, payload in self.records():
             if kind == Record.MAPS:
                 space = parse_maps(payload)
             elif kind == Record.STATE:
                 yield _state(payload, space, known, self.arch)
 
+    def forget_memories(self) -> None:
+        """Read files again from now on: `files` was changed."""
+        self._memories.clear()
+
     def thread(self, state: State) -> Thread:
-        """The state as every unwinder takes it; its memory shows the state that was asked for last, so that unwinders keep what they know of the code."""
+        """The state as every unwinder takes it.
+
+        Its memory shows the state that was asked for last: one memory for all states, so that unwinders keep what they know of the code.
+        """
         memory = self._memories.get(id(state.space))
         if memory is None or memory.image.space is not state.space:
-            memory = self._memories[id(state.space)] = StateMemory(ImageMemory(state.space, self.vdso))
+            memory = self._memories[id(state.space)] = StateMemory(ImageMemory(state.space, self.vdso, self.files))
         memory.stack = state.stack
         return Thread(state.registers, memory, state.space, self.ends)
 
@@ -201,7 +220,8 @@ class KnownPages:
         return Bytes(start, data[start - first * _PAGE : end - first * _PAGE])
 
 
-def _records(path: Path) -> Iterator[tuple[int, bytes]]:
+def read_records(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The records of a file; one that was cut off ends them."""
     with path.open("rb") as file:
         while len(head := file.read(_HEAD.size)) == _HEAD.size:
             kind, size = _HEAD.unpack(head)
@@ -211,9 +231,18 @@ def _records(path: Path) -> Iterator[tuple[int, bytes]]:
             yield kind, payload
 
 
+def register_numbers(arch: Arch) -> range:
+    """The DWARF numbers of the registers that a state holds, before the pc and the thread pointer."""
+    return range(16) if arch is X86_64 else range(32)
+
+
 def _state(payload: bytes, space: AddressSpace, known: KnownPages, arch: Arch) -> State:
-    step, time_ns, tid, flags, *registers, entries, ranges, runs = _STATE.unpack_from(payload)
-    at = _STATE.size
+    step, time_ns, tid, flags = _STATE_HEAD.unpack_from(payload)
+    count = len(register_numbers(arch)) + 2
+    *values, pc, thread_pointer = struct.unpack_from(f"<{count}Q", payload, _STATE_HEAD.size)
+    at = _STATE_HEAD.size + 8 * count
+    entries, ranges, runs = _STATE_COUNTS.unpack_from(payload, at)
+    at += _STATE_COUNTS.size
     ids = struct.unpack_from(f"<{entries}Q", payload, at)
     at += 8 * entries
     bounds = struct.unpack_from(f"<{2 * ranges}Q", payload, at)
@@ -224,8 +253,8 @@ def _state(payload: bytes, space: AddressSpace, known: KnownPages, arch: Arch) -
         known.write(address, payload[at : at + size])
         at += size
     stack = tuple(known.read(low, high) for low, high in _pairs(bounds))
-    values = dict(enumerate(registers[:17]))
-    return State(step, time_ns, tid, Flag(flags), Registers(arch, registers[16], values, registers[17]), ids, stack, space)
+    registers = Registers(arch, pc, dict(enumerate(values)), thread_pointer if arch is X86_64 else None)
+    return State(step, time_ns, tid, Flag(flags), registers, ids, stack, space)
 
 
 def _pairs(values: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -39,7 +39,7 @@ def frame_pointer(run: Run, state: State) -> Answer:
         if pair is None or fp <= last:
             return Answer(tuple(ips), (True, *([False] * (len(ips) - 1))), complete=False, reason="broken chain")
         last = fp
-        fp, ra = struct.unpack("<QQ", pair)
+        fp, ra = struct.unpack("<QQ", pair)  # little-endian: x86-64 and AArch64
         ips.append(ra)
     return Answer(tuple(ips), (True, *([False] * (len(ips) - 1))), complete=True, reason="end")
 
