@@ -14,6 +14,7 @@
 #define NOINLINE static __attribute__((noinline))
 
 // include/linux/sched.h
+#define PF_EXITING 0x00000004
 #define PF_USER_WORKER 0x00004000
 #define PF_KTHREAD 0x00200000
 
@@ -68,6 +69,14 @@ struct uprobe_task {
     struct return_instance *return_instances;
 } CORE;
 
+typedef struct {
+    int counter;
+} atomic_t;
+
+struct signal_struct {
+    atomic_t live;
+} CORE;
+
 struct task_struct {
     struct thread_info thread_info;
     unsigned int flags;
@@ -78,6 +87,7 @@ struct task_struct {
     struct task_struct *group_leader;
     struct pid *thread_pid;
     u64 start_boottime;
+    struct signal_struct *signal;
     struct uprobe_task *utask;
     struct thread_struct thread;
 } CORE;
@@ -105,10 +115,6 @@ struct pt_regs {
 } CORE;
 
 // ---- address spaces
-
-typedef struct {
-    int counter;
-} atomic_t;
 
 struct maple_tree {
     unsigned int ma_flags;

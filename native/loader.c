@@ -265,6 +265,19 @@ s64 unspool_sampler_drain(struct sampler *sampler, void *buffer, u64 size) {
     return taken < 0 && taken != -ENOSPC ? taken : (s64)sampler->used;
 }
 
+// Runs that the kernel dropped because the program was running on that CPU already.
+static u64 missed_runs(const struct sampler *sampler) {
+    u64 missed = 0;
+    struct bpf_program *program;
+    bpf_object__for_each_program(program, sampler->object) {
+        struct bpf_prog_info info = {0};
+        u32 size = sizeof(info);
+        if (bpf_program__autoload(program) && !bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size))
+            missed += info.recursion_misses;
+    }
+    return missed;
+}
+
 int unspool_sampler_counters(const struct sampler *sampler, u64 *values, u32 number) {
     int fd = map_fd(sampler, "counters");
     u64 *rows = calloc(sampler->cpus, sizeof(*rows));
@@ -276,6 +289,8 @@ int unspool_sampler_counters(const struct sampler *sampler, u64 *values, u32 num
             values[which] += rows[cpu];
     }
     free(rows);
+    if (!error && number > COUNT_LOST_NESTED)
+        values[COUNT_LOST_NESTED] = missed_runs(sampler);
     return error;
 }
 

@@ -42,7 +42,7 @@ enum record_flag {
 
 struct record {
     u32 size;      // bytes of the record, addresses included
-    u32 sequence;  // of the CPU's samples: nothing depends on it, but a gap shows a loss
+    u32 spare;
     u64 time_ns;   // CLOCK_MONOTONIC at the sample, also when the walk was deferred
     u64 start_ns;  // the process's start, CLOCK_BOOTTIME (task->group_leader->start_boottime)
     u32 pid;
@@ -78,6 +78,7 @@ enum counter {
     COUNT_EMITTED,            // records written to the ring
     COUNT_LOST_RING_FULL,     // records that found no room
     COUNT_LOST_NO_SCRATCH,    // samples for which there was no working memory (cannot happen, and is shown if it does)
+    COUNT_LOST_NESTED,        // samples that met the same program on their CPU: the kernel drops them and keeps the number; the loader asks for it
     COUNT_IDLE,               // the CPU was idle: no task to sample
     COUNT_FILTERED,           // of other processes or threads than those asked for
     COUNT_NO_USER_STACK,      // kernel threads
@@ -100,6 +101,7 @@ enum counter {
     COUNT_MAPPING_RACES,      // of those, given up because the mappings changed meanwhile
     COUNT_MODULE_HITS,
     COUNT_MODULE_MISSES,
+    COUNT_NOT_FOLLOWED,       // children of targets for which the map of targets had no room
     COUNT_PROGRAM_PERF,       // runs of each program
     COUNT_PROGRAM_SYSCALL,
     COUNT_MAX,

@@ -105,7 +105,7 @@ int sample_cpu(struct perf_context *context) {
         return 0;
     }
     struct task_ids ids = task_ids(task);
-    if (!is_wanted(ids)) {
+    if (!is_wanted(ids, task)) {
         count(COUNT_FILTERED);
         return 0;
     }
@@ -143,7 +143,7 @@ int sample_syscall(struct raw_tracepoint_context *context) {
     if (!is_syscall_wanted(number, compat))
         return 0;
     struct task_ids ids = task_ids(task);
-    if (!is_wanted(ids)) {
+    if (!is_wanted(ids, task)) {
         count(COUNT_FILTERED);
         return 0;
     }
@@ -178,12 +178,15 @@ int task_exit(struct raw_tracepoint_context *context) {
     }
     if (config.filter == FILTER_NONE)
         return 0;
-    struct target thread = {.kind = TARGET_THREAD, .id = ids.tid};
-    bpf_map_delete_elem(&targets, &thread);
+    if (config.threads)
+        target_ended(TARGET_THREAD, ids.tid);
+    // The process's last thread (kernel/exit.c counts it out before the tracepoint).
+    if (!BPF_CORE_READ(task, signal, live.counter))
+        target_ended(TARGET_PROCESS, ids.pid);
     return 0;
 }
 
-// A child of a target becomes one.
+// A child of a target becomes one. (The parent is the current task.)
 SEC("raw_tp/sched_process_fork")
 int task_fork(struct raw_tracepoint_context *context) {
     if (config.filter == FILTER_NONE || !config.follow)
@@ -192,7 +195,7 @@ int task_fork(struct raw_tracepoint_context *context) {
     struct task_struct *child = (struct task_struct *)context->args[1];
     if (BPF_CORE_READ(parent, tgid) == BPF_CORE_READ(child, tgid))
         return 0;
-    u32 yes = 1, parent_number, child_number;
+    u32 parent_number, child_number;
     if (config.pid_namespace) {
         parent_number = namespace_number(BPF_CORE_READ(parent, group_leader));
         child_number = namespace_number(child);
@@ -200,9 +203,7 @@ int task_fork(struct raw_tracepoint_context *context) {
         parent_number = BPF_CORE_READ(parent, tgid);
         child_number = BPF_CORE_READ(child, tgid);
     }
-    struct target target = {.kind = TARGET_PROCESS, .id = child_number};
-    if (is_target(TARGET_PROCESS, parent_number))
-        bpf_map_update_elem(&targets, &target, &yes, BPF_ANY);
+    target_started(child_number, is_target(TARGET_PROCESS, parent_number, bpf_get_current_task_btf()));
     return 0;
 }
 

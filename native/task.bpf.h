@@ -13,6 +13,10 @@
 // A section of its own, so that the loader writes the whole of it.
 const volatile struct sampler_config config SEC(".rodata.config") = {};
 
+// What is known of a target: one that has ended is kept for the samples of its end, and swept out when room is needed.
+#define TARGET_RUNS 1
+#define TARGET_ENDED 2
+
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(max_entries, 65536);
@@ -46,16 +50,47 @@ INLINE struct task_ids task_ids(struct task_struct *task) {
     return (struct task_ids){namespace_number(task->group_leader), namespace_number(task)};
 }
 
-INLINE int is_target(u32 kind, u32 id) {
+INLINE int is_target(u32 kind, u32 id, struct task_struct *task) {
     struct target target = {.kind = kind, .id = id};
-    return bpf_map_lookup_elem(&targets, &target) != 0;
+    u32 *state = bpf_map_lookup_elem(&targets, &target);
+    // The number of a task that has ended may be somebody else's by now, who does not end.
+    return state && (*state == TARGET_RUNS || task->flags & PF_EXITING);
 }
 
 // Whether samples of the task were asked for.
-INLINE int is_wanted(struct task_ids ids) {
+INLINE int is_wanted(struct task_ids ids, struct task_struct *task) {
     if (config.filter == FILTER_NONE)
         return ids.pid != config.self;
-    return is_target(TARGET_PROCESS, ids.pid) || (config.threads && is_target(TARGET_THREAD, ids.tid));
+    return is_target(TARGET_PROCESS, ids.pid, task) || (config.threads && is_target(TARGET_THREAD, ids.tid, task));
+}
+
+INLINE void target_ended(u32 kind, u32 id) {
+    struct target target = {.kind = kind, .id = id};
+    u32 *state = bpf_map_lookup_elem(&targets, &target);
+    if (state)
+        *state = TARGET_ENDED;
+}
+
+static long sweep_target(struct bpf_map *map, struct target *target, u32 *state, void *context) {
+    struct target mine = *target;
+    if (*state == TARGET_ENDED)
+        bpf_map_delete_elem(&targets, &mine);
+    return 0;
+}
+
+// A new process of that number: a target when its parent is one, else none, whoever had the number before.
+INLINE void target_started(u32 id, int wanted) {
+    struct target target = {.kind = TARGET_PROCESS, .id = id};
+    u32 state = TARGET_RUNS;
+    if (!wanted) {
+        bpf_map_delete_elem(&targets, &target);
+        return;
+    }
+    if (bpf_map_update_elem(&targets, &target, &state, BPF_ANY)) {
+        bpf_for_each_map_elem(&targets, sweep_target, 0, 0);
+        if (bpf_map_update_elem(&targets, &target, &state, BPF_ANY))
+            count(COUNT_NOT_FOLLOWED);
+    }
 }
 
 // The registers at the kernel's entry. In a system call rax, rcx and r11 are the call's own.

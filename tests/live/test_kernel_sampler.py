@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import subprocess
 import sys
@@ -46,7 +47,10 @@ def assert_accounted(sampler: Sampler, taken: int) -> None:
 
 
 def test_a_spinning_program_is_sampled_whole(programs: Programs) -> None:
-    with running(programs.build("deep.c", "-O2"), "100", "spin") as process, Sampler(Request(pids=(process.pid,), frequency=499)) as sampler:
+    with (
+        running(programs.build("deep.c", "-O2"), "100", "spin") as process,
+        Sampler(Request(pids=(process.pid,), frequency=499)) as sampler,
+    ):
         sampler.start()
         found = gathered(sampler, lambda so_far: len(so_far) >= 20, "20 samples")
         found += rest_of(sampler)
@@ -92,9 +96,10 @@ def test_a_process_that_exits_leaves_no_sample_behind() -> None:
     """Every exit_group is one sample, though hardly any of these processes has its unwind data in memory, and none ever returns."""
     exit_group = syscall_number("exit_group")
     loop = f"read -r line; for i in $(seq {EXITED_AT_ONCE}); do /bin/true; done; read -r line"
-    with subprocess.Popen(["bash", "-c", loop], stdin=subprocess.PIPE) as shell, Sampler(
-        Request(pids=(shell.pid,), trigger=parse_trigger("syscalls:exit_group"))
-    ) as sampler:
+    with (
+        subprocess.Popen(["bash", "-c", loop], stdin=subprocess.PIPE) as shell,
+        Sampler(Request(pids=(shell.pid,), trigger=parse_trigger("syscalls:exit_group"))) as sampler,
+    ):
         assert shell.stdin is not None
         sampler.start()
         shell.stdin.write(b"go\n")
@@ -132,7 +137,7 @@ def test_short_lived_processes_reach_the_end() -> None:
 
 
 def test_rows_of_a_library_are_not_used_for_another_at_its_place(programs: Programs) -> None:
-    """Three libraries whose rows differ come and go at one address, a thousand times: every stack is whole, and none has a frame too many."""
+    """Three libraries whose rows differ come and go at one address, a thousand times: every stack is whole and has its frames."""
     getppid = Trigger("syscalls", (syscall_number("getppid") or 0,), "syscalls:getppid")
     flags = ("-O2", "-shared", "-fPIC", "-nostdlib", "-Wl,-e,work", "-fno-stack-protector", "-fomit-frame-pointer")
     libraries = [str(programs.build("remap_library.c", *flags, f"-DPAD={pad}")) for pad in (24, 40, 88)]
@@ -220,12 +225,12 @@ def test_kernel_frames_are_joined_to_the_users() -> None:
 
 
 def test_a_32_bit_program_is_counted_and_not_walked(programs: Programs) -> None:
-    with running(programs.build("mode32.S", "-m32", "-nostdlib", "-static")) as process:
-        with Sampler(Request(pids=(process.pid,), trigger=SYSCALLS)) as sampler:
-            sampler.start()
-            enter_again(process.pid)
-            found = rest_of(sampler)
-            assert_accounted(sampler, len(found))
+    program = programs.build("mode32.S", "-m32", "-nostdlib", "-static")
+    with running(program) as process, Sampler(Request(pids=(process.pid,), trigger=SYSCALLS)) as sampler:
+        sampler.start()
+        enter_again(process.pid)
+        found = rest_of(sampler)
+        assert_accounted(sampler, len(found))
     assert found
     for sample in found:
         assert RecordFlag.COMPAT in sample.flags
@@ -268,8 +273,6 @@ def test_nothing_stays_in_the_kernel_after_sigkill() -> None:
 
 def loaded_programs() -> set[int]:
     """The numbers of all BPF programs in the kernel, by BPF_PROG_GET_NEXT_ID."""
-    import ctypes  # noqa: PLC0415 (one test needs it)
-
     libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
     found: set[int] = set()
     number = ctypes.c_uint32(0)

@@ -1,9 +1,9 @@
 """Samples the machine until it is killed; prints the numbers of its BPF programs in the kernel."""
 
 import contextlib
-import os
 import re
 import signal
+from pathlib import Path
 
 from unspool.capture.kernel import Sampler
 from unspool.capture.request import Request
@@ -11,8 +11,8 @@ from unspool.capture.request import Request
 with Sampler(Request()) as sampler:
     sampler.start()
     found = set()
-    for name in os.listdir("/proc/self/fdinfo"):
-        with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{name}", encoding="ascii") as file:
-            found |= set(re.findall(r"^prog_id:\s+(\d+)", file.read(), re.MULTILINE))
+    for path in Path("/proc/self/fdinfo").iterdir():
+        with contextlib.suppress(OSError):
+            found |= set(re.findall(r"^prog_id:\s+(\d+)", path.read_text(encoding="ascii"), re.MULTILINE))
     print(*found, flush=True)
     signal.pause()
