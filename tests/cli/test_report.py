@@ -60,8 +60,9 @@ def test_the_text_says_the_same(recording: str, capsys: pytest.CaptureFixture[st
     text = capsys.readouterr().out
     for line in (
         "samples   10, 3 lost (lost-ring 3)",
-        "whole       80.0 %          8  the stack reaches an accepted end",
-        "  10.0 %          1  no-unwind-info         /usr/lib/libfoo.so 1",
+        "stacks    9 user stacks; 1 samples without one (kernel threads)",
+        "whole       88.9 %          8  reach an accepted end",
+        "  11.1 %          1  no-unwind-info         /usr/lib/libfoo.so 1",
         "  70.0 %    70.0 %  leaf  (/usr/bin/demo)",
         "  80.0 %     0.0 %  |  |- main  (demo)",
         "  10.0 %     0.0 %  |  `- [cut: no-unwind-info in libfoo.so]",

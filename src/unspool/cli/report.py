@@ -79,6 +79,7 @@ def as_json(profile: Profile, arguments: argparse.Namespace) -> dict[str, object
         "command": about.command,
         "machine": {"hostname": about.hostname, "kernel": about.kernel, "arch": about.arch, "cpus": about.cpus, **about.machine},
         "whole": found.whole,
+        "whole_share": found.stack_share(found.whole),
         "cut": found.cut,
         "none": found.none,
         "verdicts": {verdict.label: count for verdict, count in found.verdicts.items()},
@@ -143,14 +144,15 @@ def _head(about: About, found: Quality) -> Iterator[str]:
 
 
 def _endings(found: Quality) -> Iterator[str]:
-    texts = {"whole": "the stack reaches an accepted end", "cut": "it stops before one", "none": "no user stack (kernel threads)"}
-    for ending, text in texts.items():
-        count = getattr(found, ending)
-        yield f"{ending:<10}{_percent(found.share(count))}  {count:>9,}  {text}"
-    for verdict, text in ((Verdict.RELIABLE, "no function is missing"), (Verdict.UNRELIABLE, "something speaks against it")):
-        count = found.verdicts[verdict]
-        reasons = _reasons(found) if verdict is Verdict.UNRELIABLE else ""
-        yield f"{verdict.label:<10}{_percent(found.share(count))}  {count:>9,}  {text}{reasons}"
+    yield f"stacks    {found.whole + found.cut:,} user stacks; {found.none:,} samples without one (kernel threads)"
+    counts = {
+        "whole": (found.whole, "reach an accepted end"),
+        "cut": (found.cut, "stop before one"),
+        "reliable": (found.verdicts[Verdict.RELIABLE], "miss no function"),
+        "unreliable": (found.verdicts[Verdict.UNRELIABLE], "cannot be relied on" + _reasons(found)),
+    }
+    for name, (count, text) in counts.items():
+        yield f"{name:<10}{_percent(found.stack_share(count))}  {count:>9,}  {text}"
 
 
 def _reasons(found: Quality) -> str:
@@ -160,18 +162,20 @@ def _reasons(found: Quality) -> str:
 def _causes(found: Quality) -> Iterator[str]:
     yield "   share    samples  why the stack ends     in modules"
     for cause in found.causes:
+        if cause.stop is Stop.NO_USER_STACK:
+            continue
         shown = [f"{printable(path)} {count:,}" for path, count in cause.modules[:MODULES_SHOWN]]
         if len(cause.modules) > MODULES_SHOWN:
             shown.append(f"{len(cause.modules) - MODULES_SHOWN} more")
         label = cause.stop.label if cause.stop is not Stop.NONE else "not said"
-        yield f"{_percent(found.share(cause.samples))}  {cause.samples:>9,}  {label:<21}  {', '.join(shown)}".rstrip()
+        yield f"{_percent(found.stack_share(cause.samples))}  {cause.samples:>9,}  {label:<21}  {', '.join(shown)}".rstrip()
 
 
 def _processes(rows: list[ProcessRow], found: Quality) -> Iterator[str]:
     yield "   share    samples     whole      pid  process"
     for row in rows:
         shares = f"{_percent(found.share(row.samples))}  {row.samples:>9,}  {_percent(row.whole / row.samples)}"
-        yield f"{shares}  {row.pid:>7}  {printable(row.comm)}"
+        yield f"{shares}  {row.pid:>7}  {printable(row.comm or row.exe or '?')}"
 
 
 def _functions(rows: list[FunctionRow], weight: int) -> Iterator[str]:

@@ -90,11 +90,10 @@ def _lib(path: str, name: str, build_id: str, arch: str) -> dict[str, Any]:
 def _threads(profile: Profile, timed: Timed, stack_of: dict[int, int | None]) -> Iterator[dict[str, Any]]:
     import numpy as np
 
-    order = np.argsort(timed.task, kind="stable")
-    tasks, starts = np.unique(timed.task[order], return_index=True)
     first_of_process: set[int] = set()
     about = profile.about
-    for number, rows in zip(tasks.tolist(), np.split(order, starts[1:]), strict=True):
+    for number in np.unique(timed.task).tolist():
+        rows = np.flatnonzero(timed.task == number)
         task = profile.tasks[number]
         times = ((timed.time_ns[rows] - about.monotonic_ns) / 1e6).round(6).tolist()
         main = task.pid == task.tid or (task.pid not in first_of_process and not any(other.tid == task.pid for other in profile.tasks))

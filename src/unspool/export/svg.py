@@ -74,7 +74,8 @@ def chunks(profile: Profile, options: Options) -> Iterator[bytes]:
 def _head(profile: Profile, options: Options, height: int) -> str:
     found = quality(profile)
     title = one_line(options.title or profile.about.command or profile.about.hostname or "flame graph")
-    say = f"{found.samples:,} samples, {100 * found.share(found.whole):.1f} % whole, {profile.about.lost:,} lost; width is share of samples"
+    whole = f"{100 * found.stack_share(found.whole):.1f} % of user stacks whole"
+    say = f"{found.samples:,} samples, {whole}, {profile.about.lost:,} lost; width is share of samples"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:.0f} {height}" width="{WIDTH:.0f}" height="{height}" role="img">\n',
         f"<title>{escape(title)}</title><style>{STYLE}</style>\n",

@@ -41,6 +41,10 @@ class Quality:
         """Part of all samples, between 0 and 1."""
         return samples / self.samples if self.samples else 0.0
 
+    def stack_share(self, samples: int) -> float:
+        """Part of the samples that have a user stack, between 0 and 1: threads of the kernel have none that could be whole."""
+        return samples / (self.samples - self.none) if self.samples > self.none else 0.0
+
 
 def quality(profile: Profile) -> Quality:
     """How complete the profile is."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 
+UNKNOWN = "[unknown]"
+
+
 class Places:
     """Where each identity of a table stands in the columns made of it."""
 
@@ -98,10 +101,10 @@ class Tables:
         return tuple(names.functions), tuple(names.files), Entries(function, file, line, offset, inlined), starts
 
     def _place(self, frames: dict[str, Any], modules: Ints, frame: int) -> tuple[str, int]:
-        """What stands for a frame without a name: module+offset, or the address."""
+        """What stands for a frame without a name: module+offset; without a file one word for all, or each address would be a function."""
         module, offset = int(modules[frame]), int(frames["offset"][frame])
         if module == NONE or offset == NO_OFFSET:
-            return f"{int(frames['address'][frame]):#x}", module
+            return UNKNOWN, module
         return f"{self.modules[module].name}+{offset:#x}", module
 
 

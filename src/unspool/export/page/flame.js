@@ -267,7 +267,8 @@
     const unsureOfWhole = Math.max(0, data.verdicts.unreliable - data.cut);
     const out = data.left_out ? "; " + number(data.left_out) + " smaller boxes are left out" : "";
     element("summary").textContent = number(data.samples) + " samples in " + data.duration_s.toFixed(1) + " s, " + number(data.lost) + " lost; " +
-      share(data.whole) + " whole, " + share(data.cut) + " cut, " + share(data.none) + " without user stack; " + share(data.verdicts.reliable) + " reliable" + out;
+      share(data.whole) + " of user stacks whole, " + share(data.cut) + " cut, " + share(data.verdicts.reliable) + " reliable; " +
+      number(data.none) + " samples without user stack" + out;
     const parts = [["whole", data.whole - Math.min(unsureOfWhole, unsure)], ["unsure", Math.min(unsureOfWhole, unsure)], ["cut", data.cut], ["none", data.none]];
     for (const [name, samples] of parts) {
       if (!samples) continue;
@@ -288,7 +289,7 @@
       element("legend").append(entry);
     }
   }
-  const share = (samples) => (100 * samples / (data.samples || 1)).toFixed(1) + " %";
+  const share = (samples) => (100 * samples / (data.samples - data.none || 1)).toFixed(1) + " %";
 
   if (window.matchMedia("(prefers-color-scheme: dark)").matches) document.documentElement.classList.add("dark");
   head();
