@@ -12,7 +12,7 @@ from typing import Any
 
 from unspool.errors import BadInput
 from unspool.formats.debug_info import FunctionNames
-from unspool.formats.elf import Elf
+from unspool.formats.elf import Elf, SectionFlag
 from unspool.formats.elf.debug_links import alt_link, debug_link, mini_debug_info
 from unspool.formats.elf.plt import PltNames
 from unspool.formats.elf.symtab import ElfSymbol, SymbolTable, preferred, symbol_tables
@@ -108,10 +108,13 @@ class ParsedFile:
             if symbols and symbols[0].size:
                 return symbols
             label = label or symbols
-        return label if label and self._same_segment(label[0].address, svma) else []
+        return label if label and self._same_code(label[0].address, svma) else []
 
-    def _same_segment(self, start: int, svma: int) -> bool:
-        return any(s.executable and s.address <= start and svma < s.address + s.memory_size for s in self.elf.loads)
+    def _same_code(self, start: int, svma: int) -> bool:
+        """Whether one section holds both (one segment, without sections): a label says nothing of code behind its section, as in gdb."""
+        pieces = [(s.address, s.size) for s in self.elf.sections if s.flags & SectionFlag.EXECUTE]
+        pieces = pieces or [(s.address, s.memory_size) for s in self.elf.loads if s.executable]
+        return any(address <= start and svma < address + size for address, size in pieces)
 
     def _symbol_tables(self) -> list[SymbolTable]:
         """Fullest first: the debug file's, the file's own, those of MiniDebugInfo."""
