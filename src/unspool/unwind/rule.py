@@ -88,7 +88,12 @@ def rule_of(row: Row, fde: Fde, arch: Arch) -> Rule | Miss:
             return Miss(Stop.UNSUPPORTED_RULE, "the row has no rule for the return address")
         ra = SAME_VALUE
     # Where the column is the link register, the caller's own link register is lost: the call overwrote it. A signal frame restores it.
-    registers = tuple((number, rule) for number, rule in row.registers.items() if number != column or fde.cie.signal)
+    # The caller's sp follows from the CFA unless it is saved: `same value` would be the callee's own.
+    registers = tuple(
+        (number, rule)
+        for number, rule in row.registers.items()
+        if (number != column or fde.cie.signal) and (number != arch.sp or rule.how is not How.SAME_VALUE)
+    )
     return Rule(
         fde.start,
         fde.end,

@@ -99,7 +99,10 @@ class Sites:
             return Site(ip, exact=True, rule=there, coroutine=True)
         if isinstance(there, Miss) and self._is_trampoline(ip, there):
             return self._site(ip, there, exact=True)
-        return self._site(ip, self._rule(ip - 1 if Check.R3 in self.policy.checks else ip), exact=False, suspect=(Stop.NOT_A_CALL_SITE,))
+        rule = self._rule(ip - 1 if Check.R3 in self.policy.checks else ip)
+        if isinstance(rule, Miss) and rule.stop is Stop.ANON_CODE:
+            return self._site(ip, rule, exact=False)
+        return self._site(ip, rule, exact=False, suspect=(Stop.NOT_A_CALL_SITE,))
 
     def _site(self, ip: int, rule: Rule | Miss, *, exact: bool, suspect: tuple[Stop, ...] = ()) -> Site:
         if isinstance(rule, Miss):

@@ -68,14 +68,20 @@ def check_cfa(cfa: int, rule: Rule, position: Position) -> Miss | None:
         return Miss(Stop.CFA_UNALIGNED, f"the CFA is {cfa:#x}")
     if rule.signal:
         return None
-    # A call pushes nothing where there is a link register: a function that has not moved sp yet has its caller's sp as its CFA.
-    lowest = position.sp if position.exact and position.arch.link_register is not None else position.sp + 1
-    if cfa < lowest:
+    if cfa < lowest_sp(position):
         return Miss(Stop.CFA_NOT_ABOVE_SP, f"the CFA is {cfa:#x}, sp {position.sp:#x}")
     start, end = position.stack
     if not start < cfa <= end:
         return Miss(Stop.OUTSIDE_STACK, f"the CFA is {cfa:#x}, the stack of sp {position.sp:#x} is [{start:#x}, {end:#x})")
     return None
+
+
+def lowest_sp(position: Position) -> int:
+    """The lowest sp that the caller can have: above this frame's, so that no walk goes round in circles.
+
+    Where there is a link register a call pushes nothing: a function that has not moved sp yet has its caller's.
+    """
+    return position.sp if position.exact and position.arch.link_register is not None else position.sp + 1
 
 
 def step(rule: Rule, cfa: int, position: Position) -> Miss | None:
@@ -94,7 +100,7 @@ def step(rule: Rule, cfa: int, position: Position) -> Miss | None:
         if rule.ra_signed and ip >> _AARCH64_ADDRESS_BITS:
             return Miss(Stop.PAC_FAIL, f"the return address {ip:#x} is signed, and the mask of its signature is not known")
     sp = values.setdefault(position.arch.sp, cfa - _CFA_BIAS.get(position.arch.name, 0))
-    if not rule.signal and position.guarded and not position.sp <= sp <= cfa:
+    if not rule.signal and position.guarded and not lowest_sp(position) <= sp <= cfa:
         return Miss(Stop.CFA_NOT_ABOVE_SP, f"the caller's sp would be {sp:#x}, below {position.sp:#x}")
     position.values = values
     position.ip = ip
