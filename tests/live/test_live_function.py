@@ -13,7 +13,7 @@ from target_programs import Programs, running, wait_asleep
 
 from unspool.cli.main import main
 from unspool.session.live import Answer, Outcome, Question, is_live
-from unspool.session.stacks import Method
+from unspool.session.walking import Method
 from unspool.targets import procfs
 
 pytestmark = pytest.mark.live

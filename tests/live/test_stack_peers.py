@@ -13,7 +13,8 @@ from target_programs import Programs, running, wait_until
 
 from unspool.model.stack import Stack
 from unspool.model.verdict import Stop, Verdict
-from unspool.session.stacks import Method, ProcessStacks, stacks_of
+from unspool.session.stacks import ProcessStacks, stacks_of
+from unspool.session.walking import Method, Walking
 from unspool.targets import procfs
 
 pytestmark = pytest.mark.live
@@ -29,7 +30,7 @@ def addresses(stacks: ProcessStacks) -> dict[int, list[int]]:
 
 
 def walked(pid: int, method: Method) -> ProcessStacks:
-    return stacks_of(pid, method=method, named=False)
+    return stacks_of(pid, Walking(method), named=False)
 
 
 def same(left: Stack, right: Stack) -> bool:

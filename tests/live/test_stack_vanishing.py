@@ -16,7 +16,8 @@ from unspool.errors import NoSuchTarget
 from unspool.model.stack import Stack
 from unspool.model.thread import Thread
 from unspool.model.verdict import Stop, Verdict
-from unspool.session.stacks import Method, stacks_of, walker
+from unspool.session.stacks import stacks_of, walker_of
+from unspool.session.walking import Method, Walking
 from unspool.targets import procfs
 from unspool.targets.process import Process
 from unspool.targets.stopping import Visited, visit, visit_together
@@ -32,7 +33,7 @@ def test_a_process_that_ends_at_any_moment_gives_stacks_or_is_not_there(method: 
     for _ in range(40):
         with subprocess.Popen(["true"]) as process:
             with contextlib.suppress(NoSuchTarget):
-                for thread in stacks_of(process.pid, method=method, together=together).threads:
+                for thread in stacks_of(process.pid, Walking(method), together=together).threads:
                     assert isinstance(thread.stack.stop, Stop)
             process.wait(timeout=60)
 
@@ -41,7 +42,7 @@ def test_a_process_that_ends_at_any_moment_gives_stacks_or_is_not_there(method: 
 @METHODS
 def test_a_process_that_is_killed_while_it_is_walked_is_no_trouble(look_at: object, method: Method, programs: Programs) -> None:
     with running(programs.build("threads.c", "-O2"), "4") as process:
-        walk = walker(method, process.pid)
+        walk = walker_of(process.pid, Walking(method))
 
         def kill_and_walk(visited: Visited) -> Stack | None:
             os.kill(process.pid, signal.SIGKILL)
@@ -71,7 +72,7 @@ threading.Event().wait()
 def test_a_process_that_changes_its_mappings_all_the_time_still_has_whole_stacks(method: Method) -> None:
     with running(sys.executable, "-c", MAPPING) as process:
         for _ in range(20):
-            for thread in stacks_of(process.pid, method=method, named=False).threads:
+            for thread in stacks_of(process.pid, Walking(method), named=False).threads:
                 # A thread may be met anywhere, also where a stack is not reliable; but what it maps is no code on a stack.
                 assert Stop.MAPS_STALE is not thread.stack.judgement.reason
 
@@ -89,7 +90,7 @@ def test_a_stack_of_a_hundred_thousand_frames_is_whole(method: Method, programs:
     with contextlib.ExitStack() as stack:
         stack.push(target.__exit__)
         wait_asleep(process.pid)
-        [thread] = stacks_of(process.pid, method=method, named=False).threads
+        [thread] = stacks_of(process.pid, Walking(method), named=False).threads
         assert depth < len(thread.stack.frames) < depth + 100
         assert Stop.END_PROCESS_ENTRY is thread.stack.stop
         assert Verdict.RELIABLE is thread.stack.judgement.verdict

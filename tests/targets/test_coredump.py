@@ -21,6 +21,7 @@ from unspool.formats.proc_maps import parse_maps
 from unspool.model.verdict import Verdict
 from unspool.session.core_stacks import stacks_of_core
 from unspool.session.stacks import ProcessStacks, stacks_of
+from unspool.session.walking import Walking
 from unspool.targets.coredump import CoreDump
 from unspool.targets.process import Process
 
@@ -74,7 +75,7 @@ def test_the_stacks_are_those_of_the_process_and_of_the_peers(target: Target, pr
         path = gcore(process.pid, tmp_path)
         program = Path(f"/proc/{process.pid}/exe").resolve()
         living = addresses(stacks_of(process.pid, named=False))
-    native, reference = (stacks_of_core(path, method=method, named=False) for method in ("native", "python"))
+    native, reference = (stacks_of_core(path, Walking(method), named=False) for method in ("native", "python"))
     assert addresses(native) == addresses(reference)
     if target in NOT_ON_THIS_MACHINE:
         # What the dump does not hold and no file gives is not made up.

@@ -17,12 +17,14 @@ from unspool.cli.printable import printable
 from unspool.model.explain import explain
 from unspool.model.symbol import Symbol, Unnamed
 from unspool.model.verdict import Stop, Verdict
-from unspool.session.stacks import MAX_FRAMES, NamedFrame, ProcessStacks, ThreadStack, stacks_of
+from unspool.session.stacks import NamedFrame, ProcessStacks, ThreadStack, stacks_of
+from unspool.session.walking import MAX_FRAMES, Walking
 
 EXAMPLES = """examples:
   unspool stack 1234              every thread of process 1234
   unspool stack 1234 -t 1240      one thread
   unspool stack 1234 --json       the same for programs
+  unspool stack 1234 --guess frame-pointer    through compiled JavaScript, Java and the like
   unspool stack ./core            every thread in a core dump (./12 for a file whose name is a number)
 """
 
@@ -34,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--method", choices=["native", "python"], default="native", help="the C library's walk, or the Python reference's (default: native)"
+    )
+    parser.add_argument(
+        "--guess",
+        choices=["none", "frame-pointer", "scan"],
+        default="none",
+        help="go on through code without unwind data; such frames are marked, and the stack is never reliable (default: none)",
     )
     parser.add_argument(
         "--max-frames", metavar="N", type=positive, default=MAX_FRAMES, help=f"frames of a thread at most (default: {MAX_FRAMES:,})"
@@ -60,11 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _stacks(arguments: argparse.Namespace) -> ProcessStacks:
+    how = Walking(arguments.method, arguments.max_frames, arguments.guess)
     if arguments.target.isdecimal():
-        return stacks_of(int(arguments.target), method=arguments.method, max_frames=arguments.max_frames, tids=arguments.tid)
+        return stacks_of(int(arguments.target), how, tids=arguments.tid)
     from unspool.session.core_stacks import stacks_of_core
 
-    return stacks_of_core(Path(arguments.target), method=arguments.method, max_frames=arguments.max_frames, tids=arguments.tid)
+    return stacks_of_core(Path(arguments.target), how, tids=arguments.tid)
 
 
 def as_json(stacks: ProcessStacks) -> dict[str, Any]:

@@ -8,14 +8,12 @@ from pathlib import Path
 
 from unspool.errors import BadInput
 from unspool.model.module import Mapping as Mapped
-from unspool.model.stack import Stack
 from unspool.model.symbol import Named, Unnamed
-from unspool.model.thread import Thread
-from unspool.model.verdict import Stop
 from unspool.session.naming import ModuleKey, Places
 from unspool.session.naming import Place as NamedPlace
-from unspool.session.stacks import MAX_FRAMES, Method, NamedFrame, ProcessStacks, ThreadStack, Walk, refused
+from unspool.session.stacks import NamedFrame, ProcessStacks, ThreadStack, refused
 from unspool.session.unwind_data import sections_of
+from unspool.session.walking import DEFAULT, Walking, walker
 from unspool.symbols.files import OpenFile, open_in_root
 from unspool.symbols.mapped_files import vdso
 from unspool.symbols.reasons import Reason
@@ -26,20 +24,14 @@ from unspool.unwind.image import UnwindData, UnwindDataProvider
 
 
 def stacks_of_core(
-    path: Path,
-    *,
-    method: Method = "native",
-    max_frames: int = MAX_FRAMES,
-    tids: Collection[int] | None = None,
-    named: bool = True,
-    sysroot: Path | None = None,
+    path: Path, how: Walking = DEFAULT, *, tids: Collection[int] | None = None, named: bool = True, sysroot: Path | None = None
 ) -> ProcessStacks:
     """Every thread's stack (or those of `tids`), the one that crashed first; NoSuchTarget, BadRequest, Unsupported or BadInput for no core.
 
     Files that were mapped are looked for below `sysroot`, None for this machine.
     """
     with Symbolizer() as symbolizer, CoreDump(path, sysroot=sysroot) as core:
-        walk = _walker(core, method, max_frames)
+        walk = walker(lambda: provider_for_core(core), how)
         threads = [
             ThreadStack(thread.tid, core.name, refused(thread.thread) if isinstance(thread.thread, Refused) else walk(thread.thread))
             for thread in core.threads
@@ -48,26 +40,6 @@ def stacks_of_core(
         if named:
             threads = _named(core, threads, symbolizer, sysroot)
         return ProcessStacks(core.pid, core.name, tuple(threads), core.space)
-
-
-def _walker(core: CoreDump, method: Method, max_frames: int) -> Walk:
-    from unspool.native import walk
-    from unspool.unwind.api import Unwinder
-
-    provide = provider_for_core(core)
-    unwinder = Unwinder(unwind_data=provide)
-    if method == "python":
-        return lambda thread: unwinder.unwind(thread, max_frames)
-
-    def native(thread: Thread) -> Stack:
-        stack = walk(thread, max_frames=max_frames)
-        mapping = core.space.find(stack.frames[-1].lookup_pc) if stack.frames else None
-        # The library knows memory only; the reference also knows sections that nothing in memory leads to.
-        if stack.stop is Stop.NO_UNWIND_INFO and mapping is not None and provide(mapping):
-            return unwinder.unwind(thread, max_frames)
-        return stack
-
-    return native
 
 
 def provider_for_core(core: CoreDump) -> UnwindDataProvider:

@@ -11,7 +11,8 @@ from unspool.model.explain import explain
 from unspool.model.symbol import Symbol, Unnamed
 from unspool.model.verdict import Stop, Verdict
 from unspool.session.finding import Definition, Finder, Unsearched
-from unspool.session.stacks import Method, NamedFrame, ProcessStacks, ThreadStack, stacks_of
+from unspool.session.stacks import NamedFrame, ProcessStacks, ThreadStack, stacks_of
+from unspool.session.walking import Method, Walking
 from unspool.session.wanted import Wanted
 
 NO_SUCH_FUNCTION, INLINING_UNKNOWN = "no-such-function", "inlining-unknown"
@@ -89,7 +90,7 @@ def is_live(pid: int, question: Question, *, method: Method = "native", wait: fl
     looks = 0
     finder = Finder(question.function, question.module)
     while True:
-        stacks = stacks_of(pid, method=method, together=True)
+        stacks = stacks_of(pid, Walking(method), together=True)
         looks += 1
         answer = judge(stacks, question, finder.find(stacks.pid, stacks.space), looks=looks)
         left = deadline - time.monotonic()

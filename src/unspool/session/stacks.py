@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from unspool.errors import UnspoolError
 from unspool.model.module import AddressSpace
 from unspool.model.stack import Frame, Stack
 from unspool.model.symbol import Named, Symbol, Unnamed
-from unspool.model.thread import Thread
 from unspool.model.verdict import Judgement, Stop, Verdict
 from unspool.session.naming import Place, Places, names_of
+from unspool.session.walking import DEFAULT, Walk, Walking, walker
 from unspool.targets.process import Process
 from unspool.targets.stopping import Refused, Visited, visit, visit_together
 
-Method = Literal["native", "python"]
-Walk = Callable[[Thread], Stack]
+if TYPE_CHECKING:
+    from unspool.unwind.image import UnwindDataProvider
 
-MAX_FRAMES = 200_000
-"""Frames of one thread unless the user asks for more or fewer: more than an 8 MB stack of ordinary recursion holds."""
 _UNKNOWN_PLACES = {Stop.NO_MAPPING, Stop.NOT_EXECUTABLE, Stop.RA_NOT_EXECUTABLE, Stop.OUTSIDE_STACK, Stop.ANON_CODE}
 
 
@@ -60,61 +58,30 @@ class ProcessStacks:
     space: AddressSpace
 
 
-def walker(method: Method, pid: int, max_frames: int = MAX_FRAMES) -> Walk:
-    """The walk of that name for threads of one process: the C library's, or the readable Python reference.
-
-    The C library knows the process's memory only. Where it ends for want of unwind data that the file has, the reference walks instead.
-    """
-    if method == "python":
-        return _reference(pid, max_frames)
-    from unspool.native import walk
-
-    def native(thread: Thread) -> Stack:
-        stack = walk(thread, max_frames=max_frames)
-        if stack.stop is not Stop.NO_UNWIND_INFO or not _file_has_more(pid, thread.space, stack):
-            return stack
-        if not reference:
-            reference.append(_reference(pid, max_frames))
-        return reference[0](thread)
-
-    reference: list[Walk] = []
-    return native
-
-
-def _reference(pid: int, max_frames: int) -> Walk:
-    from unspool.session.unwind_data import provider_for
-    from unspool.unwind.api import Unwinder
-
-    unwinder = Unwinder(unwind_data=provider_for(pid))
-    return lambda thread: unwinder.unwind(thread, max_frames)
-
-
-def _file_has_more(pid: int, space: AddressSpace, stack: Stack) -> bool:
-    from unspool.session.unwind_data import provider_for
-
-    mapping = space.find(stack.frames[-1].lookup_pc) if stack.frames else None
-    return mapping is not None and bool(provider_for(pid)(mapping))
-
-
 def stacks_of(
-    pid: int,
-    *,
-    method: Method = "native",
-    max_frames: int = MAX_FRAMES,
-    tids: Collection[int] | None = None,
-    together: bool = False,
-    named: bool = True,
+    pid: int, how: Walking = DEFAULT, *, tids: Collection[int] | None = None, together: bool = False, named: bool = True
 ) -> ProcessStacks:
     """Every thread's stack; NoSuchTarget when there is no such process.
 
     `together` stops all threads at once, so that the stacks are of one instant; else each is stopped only while it is walked.
     """
     process = Process(pid)
-    walked = _Walked(process, walker(method, process.pid, max_frames))
+    walked = _Walked(process, walker_of(process.pid, how))
     looks = visit_together(process, walked.look) if together else walked.checked(visit(process, walked.look, tids=tids))
     if not named:
         return ProcessStacks(process.pid, process.name, tuple(look.thread for look in looks), process.space)
     return ProcessStacks(process.pid, process.name, tuple(_named(process, looks)), process.space)
+
+
+def walker_of(pid: int, how: Walking = DEFAULT) -> Walk:
+    """The walk for threads of that process."""
+
+    def unwind_data() -> UnwindDataProvider:
+        from unspool.session.unwind_data import provider_for
+
+        return provider_for(pid)
+
+    return walker(unwind_data, how)
 
 
 @dataclass(frozen=True, slots=True)
