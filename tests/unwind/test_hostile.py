@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from formats.dwarf.cfi_builder import RA, RBP, RSP, advance, def_cfa_expression, def_cfa_offset, offset, skip, undefined
+from formats.dwarf.cfi_builder import RA, RBP, RSP, advance, def_cfa_expression, def_cfa_offset, offset, skip, undefined, val_expression
 from hypothesis import given
 from hypothesis import strategies as st
 from unwind.process_builder import BASE, CALL, FRAMES, HDR, NOP, RET, Program
@@ -98,3 +98,28 @@ def test_a_deep_recursion_ends_at_the_limit_or_the_end() -> None:
     assert 1802 == len(unwind_user(thread).frames)
     assert (Stop.FRAME_LIMIT, 1000) == ((stack := unwind_user(thread, 1000)).stop, len(stack.frames))
     assert RSP in thread.registers.values
+
+
+def test_expressions_of_one_walk_share_a_budget() -> None:
+    """Each register's expression stays below its own limit, but there are thousands of them, in every frame."""
+    # const2u 2400, then 4 operations a turn: minus 1, dup, branch back while it is not 0.
+    slow = b"\x0a\x60\x09" + b"\x31\x1c\x12\x28\xfa\xff"
+    program = Program()
+    entry = program.function(CALL + NOP * 3, undefined(RA))
+    leaf = program.function(CALL + NOP * 3, b"".join(val_expression(100 + number, slow) for number in range(250)))
+    stack = unwind_user(program.thread(leaf, [leaf + 5] * 50 + [entry + 5]))
+    assert (Stop.EXPR_LIMIT, Verdict.UNRELIABLE) == (stack.stop, stack.judgement.verdict)
+
+
+def test_new_code_of_one_walk_has_a_budget_and_a_second_walk_goes_on() -> None:
+    program = Program()
+    entry = program.function(CALL + NOP * 3, undefined(RA))
+    leaf = program.function(CALL + NOP * 3)
+    thread = program.thread(leaf, [leaf + 5] * 4 + [entry + 5])
+    unwinder = Unwinder()
+    state = unwinder.start(thread)
+    state.sites.budget.left = 100
+    while not state.done:
+        state.next()
+    assert Stop.PARSE_BUDGET is state.stop
+    assert unwinder.unwind(thread).stop.is_end

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from unspool.errors import BadInput, Unsupported
 from unspool.formats.dwarf import Cie, Fde, FrameSection, Row, SearchTable, rows
-from unspool.formats.dwarf.expression import Failure, evaluate
+from unspool.formats.dwarf.expression import Context, Failure, evaluate
 from unspool.formats.elf import Elf, SegmentType
 from unspool.formats.elf.headers import FileType, SectionFlag
 from unspool.formats.elf.symtab import symbol_tables
@@ -248,7 +248,7 @@ class _Zeros:
 
 def unsupported(expression: bytes, arch: Arch) -> str | None:
     """Why the expression cannot be evaluated, None when it can."""
-    result = evaluate(expression, _Zeros, _Zeros, initial=(0,), byte_order=arch.byte_order)
+    result = evaluate(expression, Context(_Zeros, _Zeros, arch.byte_order), (0,))
     return result.detail if isinstance(result, Failure) else None
 
 

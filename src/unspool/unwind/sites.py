@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unspool.formats.dwarf import Budget, OverBudget
 from unspool.model.arch import Arch
 from unspool.model.memory import Memory
 from unspool.model.module import AddressSpace, Mapping
@@ -19,6 +20,8 @@ from unspool.unwind.rule import Miss, Rule
 from unspool.unwind.stride import Plan, plan_of
 
 UPROBES = "[uprobes]"
+_SITE = 256
+"""What a new site costs, in units of the budget, whatever its CFI program does: some 100 microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Sites:
         self.ends: EntryPoints = thread.ends
         self.arch: Arch = thread.registers.arch
         self.policy = policy
+        self.budget = Budget()
         self.images = Images(self.memory, self.space, self.arch, provider)
         self.call: dict[int, Site] = {}
         self.exact: dict[int, Site] = {}
@@ -64,7 +68,11 @@ class Sites:
         known = self.exact if exact else self.call
         site = known.get(ip)
         if site is None:
-            site = known[ip] = self._exact(ip) if exact else self._call(ip)
+            site = self._decide(ip, exact=exact)
+            if self.budget.left < 0:
+                # Another walk, with a fresh budget, may learn more.
+                return site
+            known[ip] = site
             plain = not (site.exact or site.suspect or site.entry or site.coroutine)
             plan = plan_of(site.rule, self.arch) if plain and isinstance(site.rule, Rule) else None
             if plan is not None:
@@ -85,8 +93,12 @@ class Sites:
         """Whether a call instruction ends at ip."""
         return is_call_site(self.memory, ip, self.arch)
 
-    def _exact(self, ip: int) -> Site:
-        return self._site(ip, self._rule(ip), exact=True)
+    def _decide(self, ip: int, *, exact: bool) -> Site:
+        try:
+            self.budget.spend(_SITE)
+        except OverBudget as error:
+            return Site(ip, exact, Miss(Stop.PARSE_BUDGET, str(error)))
+        return self._site(ip, self._rule(ip), exact=True) if exact else self._call(ip)
 
     def _call(self, ip: int) -> Site:
         """A return address: one that no call made is a trampoline, a coroutine's base, or wrong."""
@@ -130,7 +142,7 @@ class Sites:
             return Miss(Stop.RA_REWRITTEN)
         if mapping.kind == "anon":
             return Miss(Stop.ANON_CODE)
-        return cfi.rule_at(self.images, mapping, lookup_pc, self.arch)
+        return cfi.rule_at(self.images, mapping, lookup_pc, self.arch, self.budget)
 
 
 def describe(mapping: Mapping | None, address: int) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unspool.formats.dwarf import How, RegisterRule
-from unspool.formats.dwarf.expression import Failure, evaluate
+from unspool.formats.dwarf import Budget, How, RegisterRule
+from unspool.formats.dwarf.expression import Context, Failure, evaluate
 from unspool.model.arch import AARCH64, S390X, Arch
 from unspool.model.memory import Memory
 from unspool.model.module import AddressSpace
@@ -38,12 +38,17 @@ class Position:
     stack: tuple[int, int] = (0, 0)
     pac_mask: int = 0
     guarded: bool = True
+    budget: Budget | None = None
 
     def get(self, number: int, /) -> int | None:
         """The register's value, None when it is not known. An expression may ask for the instruction pointer: that of a PLT does."""
         if number == self.arch.ra and self.arch.link_register is None:
             return self.ip
         return self.values.get(number)
+
+    def context(self) -> Context:
+        """What the frame's expressions work on."""
+        return Context(self, self.memory, self.arch.byte_order, self.budget)
 
     def find_stack(self) -> None:
         """Take the mapping of sp as the stack that the frames must stay on."""
@@ -54,7 +59,7 @@ class Position:
 def find_cfa(rule: Rule, position: Position) -> int | Miss:
     """The frame's CFA: `register + offset`, or what the expression gives; not checked yet."""
     if rule.cfa.expression is not None:
-        value = evaluate(rule.cfa.expression, position, position.memory, byte_order=position.arch.byte_order)
+        value = evaluate(rule.cfa.expression, position.context())
         return Miss(value.stop, value.detail) if isinstance(value, Failure) else value
     base = position.values.get(rule.cfa.register)
     if base is None:
@@ -165,7 +170,7 @@ def recover(rule: RegisterRule, number: int, cfa: int, position: Position) -> in
         return value
     if rule.how is How.UNDEFINED:
         return Miss(Stop.REG_UNAVAILABLE, f"{position.arch.register_name(number)} is lost")
-    result = evaluate(rule.expression, position, position.memory, initial=(cfa,), byte_order=position.arch.byte_order)
+    result = evaluate(rule.expression, position.context(), (cfa,))
     if isinstance(result, Failure):
         return Miss(result.stop, result.detail)
     return load(position, result) if rule.how is How.EXPRESSION else result

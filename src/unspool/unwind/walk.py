@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unspool.formats.dwarf.budget import WALK
 from unspool.model.stack import Frame
 from unspool.model.thread import Thread
 from unspool.model.verdict import Stop, Trust
@@ -47,8 +48,10 @@ class UnwindState:
             registers.values.get(registers.arch.sp, 0),
             pac_mask=thread.pac_mask,
             guarded=Check.R5 in sites.policy.checks,
+            budget=sites.budget,
         )
         self.position.find_stack()
+        sites.budget.left = WALK
         self.site = sites.of(registers.pc, exact=Check.R3 in sites.policy.checks)
         self.signals = 0
         self.remembered = (registers.pc, self.position.sp)

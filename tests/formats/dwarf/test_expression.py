@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unspool.formats.dwarf.cursor import Cursor
-from unspool.formats.dwarf.expression import MAX_DEPTH, Failure, evaluate
+from unspool.formats.dwarf.expression import MAX_DEPTH, Context, Failure, evaluate
 from unspool.model.memory import Bytes
 from unspool.model.verdict import Stop
 
@@ -20,7 +20,7 @@ MINUS_1 = (1 << 64) - 1
 
 
 def value_of(operations: bytes, *initial: int) -> int | Failure:
-    return evaluate(operations, REGISTERS, MEMORY, initial=initial)
+    return evaluate(operations, Context(REGISTERS, MEMORY), initial)
 
 
 def lit(number: int) -> bytes:
@@ -104,8 +104,8 @@ def test_the_initial_values_are_on_the_stack() -> None:
 def test_the_plt_expression_of_gnu_ld() -> None:
     """`rsp + 8 + ((rip & 15) >= 11) << 3`: the lazy PLT's CFA depends on how far its stub has come."""
     operations = breg(RSP, 8) + b"\x80\x00" + lit(15) + b"\x1a" + lit(11) + b"\x2a" + lit(3) + b"\x24" + PLUS
-    assert 0x1008 == evaluate(operations, REGISTERS | {16: 0x401026}, MEMORY)
-    assert 0x1010 == evaluate(operations, REGISTERS | {16: 0x40102B}, MEMORY)
+    assert 0x1008 == evaluate(operations, Context(REGISTERS | {16: 0x401026}, MEMORY))
+    assert 0x1010 == evaluate(operations, Context(REGISTERS | {16: 0x40102B}, MEMORY))
 
 
 @pytest.mark.parametrize(

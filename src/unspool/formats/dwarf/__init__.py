@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from unspool.formats.dwarf.budget import Budget, OverBudget
 from unspool.formats.dwarf.cfi import Cie, Fde, FrameSection
 from unspool.formats.dwarf.hdr import SearchTable
-from unspool.formats.dwarf.program import CfaRule, How, OverBudget, RegisterRule, Row, row_at, rows
+from unspool.formats.dwarf.program import CfaRule, How, RegisterRule, Row, row_at, rows
 
 __all__ = [
+    "Budget",
     "CfaRule",
     "Cie",
     "Fde",

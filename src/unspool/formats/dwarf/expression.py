@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from unspool.errors import BadInput
+from unspool.formats.dwarf.budget import Budget
 from unspool.formats.dwarf.cursor import ByteOrder, Cursor
 from unspool.formats.dwarf.pointers import pointer
 from unspool.model.memory import Memory
@@ -41,11 +42,19 @@ class _Stopped(Exception):
         self.failure = Failure(stop, detail)
 
 
-def evaluate(
-    expression: bytes, registers: RegisterReader, memory: Memory, *, initial: tuple[int, ...] = (), byte_order: ByteOrder = "little"
-) -> int | Failure:
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an expression works on: a frame's registers, memory, the byte order, and what it may spend."""
+
+    registers: RegisterReader
+    memory: Memory
+    byte_order: ByteOrder = "little"
+    budget: Budget | None = None
+
+
+def evaluate(expression: bytes, context: Context, initial: tuple[int, ...] = ()) -> int | Failure:
     """The value on top of the stack when the operations end; `initial` is on the stack before (the CFA, for a register's rule)."""
-    machine = _Machine(expression, registers, memory, byte_order)
+    machine = _Machine(expression, context)
     machine.stack.extend(value & _MASK for value in initial)
     try:
         return machine.run()
@@ -56,20 +65,23 @@ def evaluate(
 
 
 class _Machine:
-    def __init__(self, expression: bytes, registers: RegisterReader, memory: Memory, byte_order: ByteOrder) -> None:
-        self.cursor = Cursor(expression, byte_order)
-        self.registers = registers
-        self.memory = memory
-        self.byte_order: ByteOrder = byte_order
+    def __init__(self, expression: bytes, context: Context) -> None:
+        self.cursor = Cursor(expression, context.byte_order)
+        self.context = context
         self.stack: list[int] = []
 
     def run(self) -> int:
-        cursor = self.cursor
-        for _ in range(MAX_OPERATIONS):
+        cursor, budget = self.cursor, self.context.budget
+        limit = MAX_OPERATIONS if budget is None else min(MAX_OPERATIONS, budget.left)
+        for operations in range(limit):
             if cursor.offset >= cursor.end:
+                if budget is not None:
+                    budget.left -= operations
                 return self.pop()
             self.operate(cursor.u8())
-        raise _Stopped(Stop.EXPR_LIMIT, f"a DWARF expression ran more than {MAX_OPERATIONS} operations")
+        raise _Stopped(
+            Stop.EXPR_LIMIT, f"DWARF expressions ran more operations than they may: {MAX_OPERATIONS} each, and a budget for a walk"
+        )
 
     def operate(self, op: int) -> None:
         if 0x30 <= op <= 0x4F:  # DW_OP_lit0-31
@@ -105,17 +117,17 @@ class _Machine:
         self.push(self.stack[-1 - index])
 
     def register(self, number: int) -> int:
-        value = self.registers.get(number)
+        value = self.context.registers.get(number)
         if value is None:
             raise _Stopped(Stop.REG_UNAVAILABLE, f"a DWARF expression needs register {number}, which is not known")
         return value
 
     def load(self, size: int) -> None:
         address = self.pop()
-        data = self.memory.read(address, size)
+        data = self.context.memory.read(address, size)
         if data is None:
             raise _Stopped(Stop.MEM_FAULT, f"a DWARF expression reads {address:#x}, which cannot be read")
-        self.push(int.from_bytes(data, self.byte_order))
+        self.push(int.from_bytes(data, self.context.byte_order))
 
     # -- operations with operands or effects of their own
 

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from unspool.errors import BadInput
+from unspool.formats.dwarf.budget import Budget, OverBudget
 from unspool.formats.dwarf.cfi import Cie, Fde
 from unspool.formats.dwarf.cursor import Cursor
 from unspool.formats.dwarf.pointers import pointer
@@ -20,10 +20,6 @@ MAX_REGISTERS = 4096
 
 # DWARF for the Arm 64-bit Architecture, section 4.1: the pseudo register that says whether return addresses are signed.
 RA_SIGN_STATE = 34
-
-
-class OverBudget(BadInput):
-    """Unwind data that may be right, but is longer than any real one: PARSE_BUDGET, not BAD_CFI."""
 
 
 class How(enum.IntEnum):
@@ -84,12 +80,13 @@ def rows(fde: Fde) -> Iterator[Row]:
     return _Machine(fde.cie, fde).run()
 
 
-def row_at(fde: Fde, pc: int) -> Row | None:
+def row_at(fde: Fde, pc: int, budget: Budget | None = None) -> Row | None:
     """The row for the pc, None when the program ends before it (it cannot, if the pc is in the FDE)."""
-    for row in rows(fde):
-        if row.start <= pc < row.end:
-            return row
-    return None
+    machine = _Machine(fde.cie, fde)
+    found = next((row for row in machine.run() if row.start <= pc < row.end), None)
+    if budget is not None:
+        budget.spend(machine.opcodes)
+    return found
 
 
 def initial_row(cie: Cie) -> Row:
