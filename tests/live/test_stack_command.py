@@ -68,6 +68,24 @@ def test_a_cut_stack_says_why_and_what_to_do(method: str, programs: Programs, ca
     assert "hint: Build it with" in text
 
 
+@METHODS
+@pytest.mark.parametrize(
+    ("guess", "flags"), [("frame-pointer", ("-O1", "-fno-omit-frame-pointer")), ("scan", ("-O1", "-fomit-frame-pointer"))]
+)
+def test_a_guess_goes_on_where_code_has_no_unwind_data_and_is_marked(
+    method: str, guess: str, flags: tuple[str, ...], programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(programs.build("deep.c", "-fno-asynchronous-unwind-tables", *flags), "20") as process:
+        wait_asleep(process.pid)
+        [cut] = stack(capsys, process.pid, "--method", method)["threads"]
+        [guessed] = stack(capsys, process.pid, "--method", method, "--guess", guess)["threads"]
+    assert ("no-unwind-info", False) == (cut["stop"], cut["whole"])
+    assert cut["frames"] == guessed["frames"][: len(cut["frames"])]
+    assert ("unreliable", "no-unwind-info") == (guessed["verdict"], guessed["reason"])
+    assert guess in {frame["trust"] for frame in guessed["frames"]}
+    assert "main" in [frame["function"] for frame in guessed["frames"]]
+
+
 def test_only_the_threads_that_were_asked_for_are_shown(programs: Programs, capsys: pytest.CaptureFixture[str]) -> None:
     with running(programs.build("threads.c", "-O2"), "3") as process:
         second = procfs.thread_ids(process.pid)[1]
