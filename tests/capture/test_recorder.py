@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 from capture.fakes import CODE, SECOND, FakeSampler, FakeSideband, FakeSink, mapped, marked, record
 
+from unspool.capture.proc import read_stat
 from unspool.capture.processes import Processes
 from unspool.capture.recorder import Recorder
 from unspool.capture.sideband import Event, Exited, Forked, Named
@@ -143,3 +146,40 @@ def test_what_is_younger_than_the_hold_back_waits_for_the_next_step() -> None:
 def test_a_record_that_is_cut_off_ends_the_batch() -> None:
     whole = record(pid=GHOST, user=[AT])
     assert 1 == len(recorded([whole, whole[:-1]]).samples)
+
+
+def test_an_event_that_comes_a_drain_later_still_counts_before_a_younger_sample() -> None:
+    """The rings of two CPUs are read one after the other: an exec may be read before the fork that made it possible."""
+    now = time.monotonic_ns()
+    child = GHOST + 7
+    events = FakeSideband(FORK, mapped("/bin/shell", pid=GHOST, time_ns=2), Named(now + 2, child, child, "tool", exec=True))
+    sink = FakeSink()
+    recorder = Recorder(FakeSampler(record(pid=child, start_ns=now + 1, time_ns=now + 3, user=[AT])), events, Processes([1]), sink)
+    recorder.step()
+    events.events = [Forked(now + 1, child, GHOST, child, GHOST), mapped("/bin/tool", pid=child, time_ns=now + 3)]
+    recorder.step()
+    events.events = []
+    recorder._apply_events(now + SECOND)
+    recorder._store_samples(now + SECOND)
+    assert [["/bin/tool"]] == [sink.paths(n) for n in range(len(sink.samples))]
+    assert [(child, now + 1, "tool", "/bin/tool", GHOST)] == sink.processes
+
+
+def test_after_a_loss_of_events_proc_is_read_again() -> None:
+    events, processes = FakeSideband(FORK), Processes([1, os.getpid()])
+    recorder = Recorder(FakeSampler(), events, processes, FakeSink())
+    recorder.step(final=True)
+    assert processes.newest(os.getpid()) is None
+    events.lost = 3
+    recorder.step(final=True)
+    assert processes.newest(os.getpid()) is not None
+
+
+def test_a_process_that_was_never_told_of_is_read_when_its_sample_comes() -> None:
+    stat = read_stat(os.getpid())
+    assert stat is not None
+    sink = FakeSink()
+    sample = record(pid=os.getpid(), start_ns=stat.start_ns, time_ns=time.monotonic_ns() - SECOND, user=[AT])
+    Recorder(FakeSampler(sample), FakeSideband(), Processes([1]), sink).step(final=True)
+    [(pid, _, comm, exe, parent)] = sink.processes
+    assert (os.getpid(), stat.comm, str(Path("/proc/self/exe").readlink()), os.getppid()) == (pid, comm, exe, parent)
