@@ -10,6 +10,7 @@ from unspool.model.verdict import Judgement, Stop, Verdict
 from unspool.unwind.image import UnwindDataProvider
 from unspool.unwind.judge import judge
 from unspool.unwind.policy import Policy
+from unspool.unwind.sframe_registry import Dropped, SFrameRegistry
 from unspool.unwind.sites import Sites
 from unspool.unwind.walk import UnwindState
 
@@ -23,20 +24,32 @@ class Unwinder:
     """Unwinds thread after thread and remembers what it learned of their code.
 
     One address space is remembered at a time: `thread.space` says which (the same object: the same generation of mappings).
-    `unwind_data` gives unwind data that is not mapped, out of files.
+    `unwind_data` gives unwind data that is not mapped, out of files. `sframe` has sections that no file tells of: those of generated code.
     """
 
-    def __init__(self, policy: Policy = DEFAULT_POLICY, *, unwind_data: UnwindDataProvider | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy = DEFAULT_POLICY,
+        *,
+        unwind_data: UnwindDataProvider | None = None,
+        sframe: SFrameRegistry | None = None,
+    ) -> None:
         """Nothing is known yet."""
         self.policy = policy
+        self._sframe = sframe
         self._unwind_data = unwind_data
         self._sites: Sites | None = None
+
+    @property
+    def dropped_sframe(self) -> tuple[Dropped, ...]:
+        """The SFrame sections that could not be used: file, place and the rule they break."""
+        return () if self._sites is None or self._sites.sframe is None else tuple(self._sites.sframe.dropped)
 
     def start(self, thread: Thread) -> UnwindState:
         """A walk at the thread's innermost frame."""
         sites = self._sites
         if sites is None or not sites.serves(thread):
-            sites = self._sites = Sites(thread, self.policy, self._unwind_data)
+            sites = self._sites = Sites(thread, self.policy, self._unwind_data, self._sframe)
         return UnwindState(thread, sites)
 
     def unwind(self, thread: Thread, max_entries: int = MAX_ENTRIES) -> Stack:

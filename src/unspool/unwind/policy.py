@@ -44,8 +44,9 @@ CHECK_OF = {
 
 
 class Method(enum.Enum):
-    """How a caller may be found, best first. CFI is always allowed; the others are guesses, and no stack with a guess is reliable."""
+    """How a caller may be found, best first. SFRAME and CFI are proofs; the others are guesses, and no stack with a guess is reliable."""
 
+    SFRAME = "sframe"
     CFI = "cfi"
     FRAME_POINTER = "frame-pointer"
     SCAN = "scan"
@@ -59,7 +60,7 @@ class Policy:
     False
     """
 
-    methods: frozenset[Method] = frozenset({Method.CFI})
+    methods: frozenset[Method] = frozenset({Method.SFRAME, Method.CFI})
     checks: frozenset[Check] = frozenset(Check)
 
     def without(self, *checks: Check) -> Policy:

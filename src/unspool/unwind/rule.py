@@ -12,11 +12,12 @@ from unspool.model.verdict import Stop, Trust
 
 SAME_VALUE = RegisterRule(How.SAME_VALUE)
 
-# The registers that hand exception data to a landing pad. Only a function with __builtin_eh_return saves them (x86-64, AArch64).
-# On s390x they are callee-saved: there such a function is told by saving all callee-saved registers (GCC: __builtin_unwind_init).
+# The registers that hand exception data to a landing pad: of ordinary functions only those with __builtin_eh_return save them.
+# Such a function saves every callee-saved register, too (GCC: __builtin_unwind_init), which tells it from AArch64's
+# _dl_runtime_resolve; on s390x, where the data registers are callee-saved themselves, that is the only sign.
 _EXCEPTION_DATA = {
     X86_64.name: frozenset({0, 1}),
-    AARCH64.name: frozenset(range(4)),
+    AARCH64.name: frozenset(range(4)) | frozenset(range(19, 29)),
     S390X.name: frozenset(range(6, 14)) | frozenset(range(24, 32)),
 }
 # One read gives all saved registers where they lie close together: they always do.
@@ -49,7 +50,8 @@ class Rule:
 
     `start` and `end` bound the function. `outermost`: RA is undefined. `signal`: the caller was interrupted, its ip is exact.
     `nonstandard_ra` and `saves_exception_data` are the marks of rules R9a and R9b. `restores_volatile`: registers are known to the caller
-    that its callers cannot count on. `block` is the fast form, None where a rule needs more than loads.
+    that its own callers cannot count on. `anonymous`: no file backs the code (R2). `block` is the fast form, None where a rule needs more
+    than loads.
     """
 
     start: int
@@ -63,6 +65,7 @@ class Rule:
     nonstandard_ra: bool = False
     saves_exception_data: bool = False
     restores_volatile: bool = False
+    anonymous: bool = False
     block: Block | None = field(default=None, repr=False)
     fde: Fde | None = field(default=None, repr=False)
 
@@ -86,7 +89,8 @@ def rule_of(row: Row, fde: Fde, arch: Arch) -> Rule | Miss:
     if ra is None:
         if arch.link_register is None:
             return Miss(Stop.UNSUPPORTED_RULE, "the row has no rule for the return address")
-        ra = SAME_VALUE
+        # s390x's _mcount keeps its return address in r0 and says so by its column.
+        ra = SAME_VALUE if column == arch.link_register else RegisterRule(How.REGISTER, column)
     # Where the column is the link register, the caller's own link register is lost: the call overwrote it. A signal frame restores it.
     # The caller's sp follows from the CFA unless it is saved: `same value` would be the callee's own.
     registers = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unspool.formats.dwarf import Budget, OverBudget
 from unspool.model.arch import Arch
@@ -14,9 +14,10 @@ from unspool.unwind import ends as end
 from unspool.unwind.call_site import is_call_site
 from unspool.unwind.exception_commit import may_be_committing
 from unspool.unwind.image import Images, UnwindDataProvider
-from unspool.unwind.methods import cfi
-from unspool.unwind.policy import Check, Policy
+from unspool.unwind.methods import cfi, sframe
+from unspool.unwind.policy import Check, Method, Policy
 from unspool.unwind.rule import Miss, Rule
+from unspool.unwind.sframe_registry import SFrameRegistry
 from unspool.unwind.stride import Plan, plan_of
 
 UPROBES = "[uprobes]"
@@ -46,8 +47,10 @@ class Sites:
     `call` has those of return addresses, `exact` those of exact addresses; both fill through `of`. `plans` has short forms of plain sites.
     """
 
-    def __init__(self, thread: Thread, policy: Policy, provider: UnwindDataProvider | None = None) -> None:
-        """Nothing is read yet."""
+    def __init__(
+        self, thread: Thread, policy: Policy, provider: UnwindDataProvider | None = None, registry: SFrameRegistry | None = None
+    ) -> None:
+        """Nothing is read yet; `registry` has SFrame sections that no file tells of."""
         self.memory: Memory = thread.memory
         self.space: AddressSpace = thread.space
         self.ends: EntryPoints = thread.ends
@@ -55,6 +58,8 @@ class Sites:
         self.policy = policy
         self.budget = Budget()
         self.images = Images(self.memory, self.space, self.arch, provider)
+        uses_sframe = Method.SFRAME in policy.methods
+        self.sframe = sframe.SFrameRules(self.memory, self.space, self.arch, registry) if uses_sframe else None
         self.call: dict[int, Site] = {}
         self.exact: dict[int, Site] = {}
         self.plans: dict[int, Plan] = {}
@@ -122,6 +127,8 @@ class Sites:
             if self._is_trampoline(ip, rule):
                 rule = Miss(Stop.SIGFRAME_UNKNOWN)
             return Site(ip, exact, rule, suspect, entry=bare)
+        if rule.anonymous:
+            suspect += (Stop.ANON_CODE,)
         if rule.nonstandard_ra:
             suspect += (Stop.RA_RULE_NONSTANDARD,)
         if may_be_committing(rule, ip, self.memory, self.arch, exact=exact):
@@ -140,9 +147,20 @@ class Sites:
             return Miss(Stop.NOT_EXECUTABLE)
         if mapping.path == UPROBES:
             return Miss(Stop.RA_REWRITTEN)
-        if mapping.kind == "anon":
-            return Miss(Stop.ANON_CODE)
-        return cfi.rule_at(self.images, mapping, lookup_pc, self.arch, self.budget)
+        anonymous = mapping.kind == "anon"
+        said = self.sframe.rule_at(self.images, mapping, lookup_pc) if self.sframe is not None else None
+        if anonymous:
+            # Code that no file backs is known only by the section that was registered for it.
+            return Miss(Stop.ANON_CODE) if said is None else replace(said, anonymous=True)
+        there = cfi.rule_at(self.images, mapping, lookup_pc, self.arch, self.budget)
+        if said is not None:
+            return sframe.checked_by_cfi(said, there)
+        if Method.CFI not in self.policy.methods:
+            there = Miss(Stop.NO_UNWIND_INFO)
+        broken = self.sframe.broken(mapping) if self.sframe is not None else None
+        if broken is not None and isinstance(there, Miss) and there.stop is Stop.NO_UNWIND_INFO:
+            return Miss(Stop.BAD_SFRAME, broken)
+        return there
 
 
 def describe(mapping: Mapping | None, address: int) -> str:

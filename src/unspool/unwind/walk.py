@@ -9,7 +9,7 @@ from unspool.model.verdict import Stop, Trust
 from unspool.unwind import ends as end
 from unspool.unwind.call_site import is_call_site
 from unspool.unwind.judge import Notes
-from unspool.unwind.methods import frame_pointer, scan
+from unspool.unwind.methods import frame_pointer, scan, sframe
 from unspool.unwind.policy import Check, Method
 from unspool.unwind.rule import Miss, Rule
 from unspool.unwind.sites import Sites
@@ -133,11 +133,11 @@ class UnwindState:
         """The end that the frame is, NONE when it goes on."""
         ends = self.sites.ends
         if rule.outermost and self.site.entry:
-            return Stop.END_PROCESS_ENTRY if end.is_first_frame(self.position.sp, ends) else Stop.END_UNEXPECTED
+            return sframe.end_of(Stop.END_PROCESS_ENTRY if end.is_first_frame(self.position.sp, ends) else Stop.END_UNEXPECTED, rule)
         if isinstance(cfa, Miss):
             return cfa.stop
         if rule.outermost:
-            return end.outermost_end(rule, cfa, ends, self.sites.space, self.thread.registers)
+            return sframe.end_of(end.outermost_end(rule, cfa, ends, self.sites.space, self.thread.registers), rule)
         return Stop.END_PROCESS_ENTRY if end.at_initial_sp(cfa, ends) else Stop.NONE
 
     def without_rule(self, miss: Miss) -> None:
