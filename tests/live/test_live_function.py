@@ -91,7 +91,7 @@ def test_a_stack_that_is_cut_leaves_the_answer_open(programs: Programs, method: 
     with running(programs.build("live.c", "-O2", "-g"), "bare") as process:
         settle(process)
         # main is below the code without unwind data, so nobody can see it; `waiting` is above.
-        answer = is_live(process.pid, Question("main"), method=method)
+        answer = is_live(process.pid, Question("main", inlined=False), method=method)
         assert (Outcome.UNKNOWN, {"no-unwind-info"}) == (answer.outcome, reasons(answer))
         assert Outcome.LIVE is is_live(process.pid, Question("waiting"), method=method).outcome
 

@@ -18,16 +18,23 @@ TARGET = Definition("/app", APP, ((0x100, 0x200),), shows_inlined=True)
 RELIABLE = Judgement(Verdict.RELIABLE)
 
 
-def frame(function: str | None, offset: int = 0x900, *, key: tuple[str, tuple[int, int], int] = APP, inlined: str = "") -> NamedFrame:
-    """A frame at that byte of a file; with `inlined` that function was inlined there."""
-    around = (Symbol(function),) if function else ()
-    names = (Symbol(inlined, inlined=True), *around) if inlined else around
+START = ("/ld.so", (8, 1), 3)
+
+
+def frame(
+    function: str | None, offset: int = 0x900, *, key: tuple[str, tuple[int, int], int] = APP, inlined: str = "", lines: bool = True
+) -> NamedFrame:
+    """A frame at that byte of a file; with `inlined` that function was inlined there; without `lines` its source is not known."""
+    around = (Symbol(function, file="a.c" if lines else None),) if function else ()
+    names = (Symbol(inlined, file="a.h", inlined=True), *around) if inlined else around
     place = Place(key[0], offset, key)
     return NamedFrame(Frame(0x7F0000 + offset, 0x7FFC00, Trust.CFI), place, names or Unnamed("the file has no symbols"))
 
 
 def thread(*frames: NamedFrame, judgement: Judgement = RELIABLE, stop: Stop = Stop.END_PROCESS_ENTRY, tid: int = 7) -> ThreadStack:
-    return ThreadStack(tid, "t", Stack(tuple(one.frame for one in frames), stop, judgement), frames)
+    """A stack of these frames, and of one more where it began."""
+    every = (*frames, frame("_start", key=START, lines=False)) if frames else ()
+    return ThreadStack(tid, "t", Stack(tuple(one.frame for one in every), stop, judgement), every)
 
 
 def asked(*threads: ThreadStack, found: tuple[Definition | Unsearched, ...] = (TARGET,), question: Question | None = None) -> Answer:
@@ -87,11 +94,19 @@ def test_coroutines_are_a_doubt_because_suspended_ones_are_on_no_stack() -> None
     assert (Outcome.UNKNOWN, ["end-coroutine"]) == (answer.outcome, [doubt.reason for doubt in answer.doubts])
 
 
-def test_a_module_without_debug_information_matters_only_where_its_code_is_on_a_stack() -> None:
+def test_code_without_source_lines_is_a_doubt_in_a_file_that_has_the_function() -> None:
     blind = replace(TARGET, shows_inlined=False)
-    assert Outcome.SAFE is asked(thread(frame("f", key=LIBRARY)), found=(blind,)).outcome
-    assert ["inlining-unknown"] == [doubt.reason for doubt in asked(thread(frame("f")), found=(blind,)).doubts]
-    assert Outcome.SAFE is asked(thread(frame("f")), found=(blind,), question=Question("target", inlined=False)).outcome
+    assert Outcome.SAFE is asked(thread(frame("f", key=LIBRARY, lines=False)), found=(blind,)).outcome
+    for found in (blind, TARGET):
+        answer = asked(thread(frame("f", lines=False)), found=(found,))
+        assert (Outcome.UNKNOWN, ["inlining-unknown"]) == (answer.outcome, [doubt.reason for doubt in answer.doubts])
+    assert Outcome.SAFE is asked(thread(frame("f", lines=False)), found=(blind,), question=Question("target", inlined=False)).outcome
+
+
+def test_where_a_thread_begins_nothing_was_inlined() -> None:
+    start = replace(TARGET, key=START, module="/ld.so")
+    assert Outcome.SAFE is asked(thread(frame("f")), found=(start,)).outcome
+    assert Outcome.UNKNOWN is asked(thread(frame("f"), judgement=bad_from(1), stop=Stop.NO_UNWIND_INFO), found=(start,)).outcome
 
 
 def test_a_module_that_could_not_be_searched_matters_only_where_its_code_is_on_a_stack() -> None:

@@ -167,15 +167,24 @@ def _doubts_of(thread: ThreadStack, uncertain: Sequence[Sighting]) -> Iterator[D
 
 
 def _blind_spots(stacks: ProcessStacks, definitions: Sequence[Definition]) -> Iterator[Doubt]:
-    """A module on a stack that holds the function but says nothing of inlined copies."""
-    for module in sorted({definition.module for definition in definitions if not definition.shows_inlined}):
-        count = _stacks_with(stacks, module)
-        if count:
-            stacks_word = "stack" if count == 1 else "stacks"
-            sentence = (
-                f"{module} has no debug information, so inlined copies of the function cannot be seen; it is on {count} {stacks_word}."
-            )
+    """Frames in a file that has the function, but whose source line is not known: a copy of it may have been inlined there unseen.
+
+    Where a thread begins nothing was inlined: that is a few instructions of assembly.
+    """
+    for definition in definitions:
+        blind = [thread.tid for thread in stacks.threads if any(_is_blind(frame, definition) for frame in _inner(thread))]
+        if blind:
+            what = "has no debug information" if not definition.shows_inlined else "has no debug information for some of its code"
+            sentence = f"{definition.module} {what}, so inlined copies of the function cannot be seen on {len(blind)} of the stacks."
             yield Doubt(INLINING_UNKNOWN, sentence)
+
+
+def _inner(thread: ThreadStack) -> Sequence[NamedFrame]:
+    return thread.frames[:-1] if thread.stack.stop.is_end else thread.frames
+
+
+def _is_blind(frame: NamedFrame, definition: Definition) -> bool:
+    return frame.place.key == definition.key and not any(call.file for call in _calls(frame))
 
 
 def _stacks_with(stacks: ProcessStacks, module: str) -> int:
