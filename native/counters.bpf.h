@@ -12,11 +12,15 @@ struct {
     __type(value, u64);
 } counters SEC(".maps");
 
-INLINE void count(u32 which) {
+INLINE void count_more(u32 which, u64 number) {
     u64 *value = bpf_map_lookup_elem(&counters, &which);
     // An interrupt may count between load and store of a plain increment.
     if (value)
-        __sync_fetch_and_add(value, 1);
+        __sync_fetch_and_add(value, number);
+}
+
+INLINE void count(u32 which) {
+    count_more(which, 1);
 }
 
 #endif

@@ -87,6 +87,7 @@ INLINE void conclude(struct job *job) {
     struct walk *w = &job->w;
     struct record *record = &w->record;
     u32 changed = w->stop >= STOP_END_PROCESS_ENTRY && w->stop <= STOP_END_COROUTINE && epoch_now(&home_of(w)->space) != home_of(w)->space.epoch;
+    count_more(COUNT_ROW_HITS, home_of(w)->row_hits);
     record->n_user = w->depth;
     record->stop = w->stop;
     record->stop_address = w->stop_address;

@@ -6,7 +6,8 @@
 #include "address_space.bpf.h"
 #include "walk_state.h"
 
-// Rows of the whole machine, direct-mapped: 1 MB.
+// Pairs of rows, of the whole machine: 2 MB. A row lies in either half of the pair that its key gives: of two rows that are met in every sample and share
+// a place, a single one would push the other out for ever.
 #define ROW_CACHE_SIZE 16384
 
 #define MODULE_CACHE_SIZE 1024
@@ -37,6 +38,11 @@ struct row_entry {
     };
 };
 
+struct row_pair {
+    struct row_entry newer;
+    struct row_entry older;
+};
+
 struct module_entry {
     u64 check;
     union {
@@ -62,7 +68,7 @@ struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, ROW_CACHE_SIZE);
     __type(key, u32);
-    __type(value, struct row_entry);
+    __type(value, struct row_pair);
 } row_cache SEC(".maps");
 
 struct {
@@ -141,6 +147,7 @@ INLINE void home_open(struct walk *w, struct task_struct *task, struct mm_struct
     home_open_ends(w);
     w->thread_pointer = task->thread.fsbase;
     w->exact = 1;
+    home->row_hits = 0;
     w->module.start = w->module.end = 0;
 }
 
@@ -242,32 +249,35 @@ INLINE void home_keep_module(struct walk *w) {
 
 // ---- rows
 
-INLINE struct row_entry *row_slot(const struct walk *w, u64 key) {
+INLINE struct row_pair *row_slot(const struct walk *w, u64 key) {
     u32 index = (u32)(hash_step(w->module.id, key) >> 32) & (ROW_CACHE_SIZE - 1);
     return bpf_map_lookup_elem(&row_cache, &index);
 }
 
+INLINE int row_take(struct walk *w, u64 key, const struct row_entry *entry) {
+    w->row = entry->row;
+    return entry->check == check_of(w->module.id ^ key, (u64 *)&w->row, ROW_WORDS);
+}
+
 // Rows are kept by what is mapped, not by when: a change of the mappings that leaves this one as it is leaves its rows.
 INLINE int home_get_row(struct walk *w, u64 key) {
-    struct row_entry *entry = row_slot(w, key);
-    if (!entry)
-        return 0;
-    w->row = entry->row;
-    if (entry->check != check_of(w->module.id ^ key, (u64 *)&w->row, ROW_WORDS)) {
-        count(COUNT_ROW_MISSES);
-        return 0;
+    struct row_pair *pair = row_slot(w, key);
+    if (pair && (row_take(w, key, &pair->newer) || row_take(w, key, &pair->older))) {
+        home_of(w)->row_hits++;
+        return 1;
     }
-    count(COUNT_ROW_HITS);
-    return 1;
+    count(COUNT_ROW_MISSES);
+    return 0;
 }
 
 INLINE void home_put_row(struct walk *w, u64 key) {
-    struct row_entry *entry = row_slot(w, key);
-    if (!entry)
+    struct row_pair *pair = row_slot(w, key);
+    if (!pair)
         return;
-    entry->check = 0;
-    entry->row = w->row;
-    entry->check = check_of(w->module.id ^ key, entry->words, ROW_WORDS);
+    pair->older = pair->newer;
+    pair->newer.check = 0;
+    pair->newer.row = w->row;
+    pair->newer.check = check_of(w->module.id ^ key, pair->newer.words, ROW_WORDS);
 }
 
 // ---- frames
