@@ -101,7 +101,7 @@ def test_stacks_through_sframe_are_those_through_cfi(program: str, converted: Pa
         through_cfi, through_sframe = unwound(pid, Method.CFI), unwound(pid, Method.SFRAME)
         both = unwound(pid, Method.SFRAME, Method.CFI)
     assert len(through_cfi) == len(through_sframe)
-    assert max(len(stack.frames) for stack in through_cfi) > 20
+    assert max(len(stack.frames) for stack in through_cfi) > 10
     for cfi, sframe, mixed in zip(through_cfi, through_sframe, both, strict=True):
         assert [frame.ip for frame in cfi.frames] == [frame.ip for frame in sframe.frames] == [frame.ip for frame in mixed.frames]
         assert Stop.END_SFRAME_OUTER is sframe.stop
@@ -135,5 +135,5 @@ def test_what_the_toolchain_built_is_unwound_through_its_sframe(toolchain: Toolc
         finally:
             process.kill()
     assert [frame.ip for frame in cfi.frames] == [frame.ip for frame in mixed.frames]
-    assert 1001 <= sum(frame.trust is Trust.SFRAME for frame in mixed.frames) < len(mixed.frames) - 1
+    assert 999 <= sum(frame.trust is Trust.SFRAME for frame in mixed.frames) < len(mixed.frames) - 1
     assert Verdict.RELIABLE is mixed.judgement.verdict
