@@ -9,6 +9,8 @@ from formats.dwarf.cfi_builder import NEGATE_RA_STATE, advance, def_cfa, def_cfa
 from unwind.process_builder import Program, sp_of
 
 from unspool.model.arch import AARCH64, S390X
+from unspool.model.memory import Bytes
+from unspool.model.module import Mapping
 from unspool.model.stack import Stack
 from unspool.model.verdict import Stop
 from unspool.unwind.api import unwind_user
@@ -134,3 +136,51 @@ def test_callee_saved_registers_reach_the_caller(register: int) -> None:
     known = replace(thread, registers=replace(thread.registers, values={**thread.registers.values, register: sp_of(thread)}))
     assert Stop.END_PROCESS_ENTRY is unwind_user(known).stop
     assert Stop.REG_UNAVAILABLE is unwind_user(thread).stop
+
+
+VDSO = 0x600000
+
+
+def with_vdso(program: Program, code: bytes) -> None:
+    """Map a vDSO without unwind data that begins with a no-operation and this code."""
+    program.mappings.append(Mapping(VDSO, VDSO + 0x1000, readable=True, writable=False, executable=True, offset=0, path="[vdso]"))
+    program.memory.append(Bytes(VDSO, b"\0" * 0x100 + code + bytes(0x1000 - 0x100 - len(code))))
+
+
+def test_an_aarch64_signal_frame_is_read_by_the_kernels_layout() -> None:
+    """Mov x8,#139; svc #0 in the vDSO, which has no CFI since Linux 5.8."""
+    program, start, _, leaf = aarch64()
+    with_vdso(program, bytes.fromhex("681180d2 010000d4"))
+    interrupted = program.function(NOP4 * 4, def_cfa_offset(0))
+    words = [0] * 120
+    probe = program.thread(leaf, words)
+    # siginfo 16 words, then 22 of the ucontext and the fault address; x0-x30, sp, pc.
+    words[39 + 30], words[39 + 31], words[39 + 32] = start + 8, sp_of(probe, 120), interrupted
+    words[39 + 29] = 0x29
+    stack = unwind_user(program.thread(leaf, words, {LR: VDSO + 0x100}))
+    assert [leaf, VDSO + 0x100, interrupted, start + 8] == [frame.ip for frame in stack.frames]
+    assert [True, True, True, False] == [frame.exact for frame in stack.frames]
+    assert [False, True, False, False] == [frame.signal for frame in stack.frames]
+    assert (Stop.END_PROCESS_ENTRY, Stop.NONE, None) == stops(stack)
+
+
+def test_an_s390x_signal_frame_is_read_by_the_kernels_layout() -> None:
+    """Svc 173 in the vDSO."""
+    program, start, _, leaf = s390x()
+    with_vdso(program, bytes.fromhex("0aad"))
+    words = [0] * 120
+    probe = program.thread(leaf, words)
+    # 42 words before the PSW; mask, address, then r0-r15.
+    words[43] = leaf
+    words[44 + 14], words[44 + 15] = start + 8, sp_of(probe, 120)
+    stack = unwind_user(program.thread(leaf, words, {R14: VDSO + 0x100}))
+    assert [leaf, VDSO + 0x100, leaf, start + 8] == [frame.ip for frame in stack.frames]
+    assert (Stop.END_PROCESS_ENTRY, Stop.NONE, None) == stops(stack)
+
+
+def test_the_same_code_elsewhere_is_not_taken_for_the_kernels() -> None:
+    program, _, _, leaf = aarch64()
+    trampoline = program.function(bytes.fromhex("681180d2 010000d4"), frames=False)
+    program.entry = 0
+    stack = unwind_user(program.thread(leaf, [0] * 120, {LR: trampoline}))
+    assert (Stop.SIGFRAME_UNKNOWN, Stop.SIGFRAME_UNKNOWN, 1) == stops(stack)

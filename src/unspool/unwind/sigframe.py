@@ -6,7 +6,7 @@ from unspool.formats.dwarf import CfaRule, How, RegisterRule
 from unspool.model.arch import AARCH64, S390X, Arch
 from unspool.unwind.rule import Rule
 
-# Linux, arch/arm64/kernel/signal.c, struct rt_sigframe at sp: siginfo (128 bytes), ucontext with its sigcontext 176 bytes on (aligned to 16);
+# Linux, arch/arm64/kernel/signal.c, struct rt_sigframe at sp: siginfo (128 bytes), ucontext with its sigcontext 176 bytes on;
 # struct sigcontext: fault_address, regs[31], sp, pc.
 _AARCH64_REGS = 128 + 176 + 8
 # Linux, arch/s390/kernel/signal.c, struct rt_sigframe at sp: callee_used_stack (160), svc_insn, siginfo at 168 (128 bytes), ucontext with
@@ -17,7 +17,7 @@ _S390X_FPRS = _S390X_GPRS + 128 + 64 + 8
 
 
 def sigframe_rule(arch: Arch, ip: int) -> Rule | None:
-    """The rule of a trampoline whose sp is a signal frame: every register of the interrupted code; None for a machine that has none such."""
+    """The rule of a trampoline: its sp is a signal frame with every register of the interrupted code. None for x86-64, which has none."""
     if arch is AARCH64:
         places = {number: _AARCH64_REGS + 8 * number for number in range(32)}
         ra = _AARCH64_REGS + 8 * 32

@@ -18,6 +18,7 @@ from unspool.unwind.methods import cfi, sframe
 from unspool.unwind.policy import Check, Method, Policy
 from unspool.unwind.rule import Miss, Rule
 from unspool.unwind.sframe_registry import SFrameRegistry
+from unspool.unwind.sigframe import sigframe_rule
 from unspool.unwind.stride import Plan, plan_of
 
 UPROBES = "[uprobes]"
@@ -153,6 +154,8 @@ class Sites:
             # Code that no file backs is known only by the section that was registered for it.
             return Miss(Stop.ANON_CODE) if said is None else replace(said, anonymous=True)
         there = cfi.rule_at(self.images, mapping, lookup_pc, self.arch, self.budget)
+        if isinstance(there, Miss) and mapping.kind == "vdso" and self._is_trampoline(lookup_pc, there):
+            return sigframe_rule(self.arch, lookup_pc) or there
         if said is not None:
             return sframe.checked_by_cfi(said, there)
         if Method.CFI not in self.policy.methods:
