@@ -92,7 +92,7 @@ class ProcessMemory:
 
 
 class Process:
-    """A live process by its number and start time; `refresh` reads mappings and entry points again when they changed.
+    """A live process; `refresh` reads mappings and entry points again when they changed.
 
     `space` and `memory` stay the same objects as long as the mappings stay the same and the thread lives that memory is read through: an
     unwinder may keep what it learned from them.
@@ -106,7 +106,6 @@ class Process:
             message = f"there is no process {pid}"
             raise NoSuchTarget(message, hint="`ps -e` lists the processes.")
         self.name = state.name
-        self.start_ticks = state.start_ticks
         self.space = AddressSpace.of(())
         self.ends = EntryPoints()
         self.memory = ProcessMemory(self.pid)
@@ -141,12 +140,6 @@ class Process:
         if state is None or state.ended:
             self.memory = ProcessMemory(tid)
             self.space = AddressSpace(self.space.mappings, self.space.starts)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the process is gone, or its number belongs to another one."""
-        state = procfs.thread_state(self.pid, self.pid)
-        return state is None or state.start_ticks != self.start_ticks
 
 
 def _mappings(text: bytes, pid: int) -> AddressSpace:

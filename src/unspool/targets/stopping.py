@@ -17,7 +17,7 @@ from unspool.model.thread import Thread
 from unspool.model.verdict import Stop
 from unspool.targets import procfs
 from unspool.targets.process import Process
-from unspool.targets.ptrace import Reaper, Seized, State
+from unspool.targets.ptrace import Reaper, Seized, State, machine
 
 Result = TypeVar("Result")
 
@@ -201,7 +201,7 @@ def _thread(process: Process, seized: Seized | Refused, *, fresh: bool = False) 
     try:
         registers = seized.registers()
         if registers is None:
-            return Refused(Stop.UNSUPPORTED_RULE, "it runs 32-bit code")
+            return Refused(Stop.UNSUPPORTED_RULE, "it runs 32-bit code" if machine() else "the stacks of this machine are not understood")
         mask = seized.pac_mask()
         if not fresh and (process.generation == 0 or process.refresh_seconds < REFRESH_BUDGET):
             process.refresh(seized.tid)
