@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from unspool.errors import BadInput
 from unspool.formats.elf.file import Elf
 
-MAX_SIZE = 64 << 20
+MAX_SIZE = 256 << 20
 _MAX_ENTRIES = 1 << 18
 _MAX_UNITS = 1 << 16
 
@@ -20,7 +21,9 @@ _AT_LINKAGE_NAME, _AT_MIPS_LINKAGE_NAME = 0x6E, 0x2007
 _AT_ABSTRACT_ORIGIN, _AT_SPECIFICATION = 0x31, 0x47
 
 _FORM_ADDR, _FORM_STRING, _FORM_STRP, _FORM_LINE_STRP = 0x01, 0x08, 0x0E, 0x1F
-_FORM_IMPLICIT_CONST, _FORM_INDIRECT = 0x21, 0x16
+_FORM_IMPLICIT_CONST, _FORM_REF_ADDR = 0x21, 0x10
+_NO_ADDRESS = 1 << 64
+_OVERLAPS = 8
 # Bytes of the forms of one size (DWARF 5, table 7.5 and section 7.5.6).
 _FIXED = {
     0x05: 2,  # data2
@@ -110,8 +113,35 @@ class FunctionNames:
             return None
         return name
 
+    def units_of(self, addresses: Iterable[int]) -> bytes | None:
+        """The units that describe the addresses, one behind the other: a smaller .debug_info that says all that the whole one says of them.
+
+        None when .debug_aranges does not know one of the addresses, or a unit refers to others, or they are no part but most of it.
+        """
+        wanted: set[int] = set()
+        try:
+            for address in addresses:
+                units = set(self._units_at(address))
+                if not units:
+                    return None
+                wanted |= units
+            units_wanted = [self._unit(offset) for offset in sorted(wanted)]
+            if any(self._refers_elsewhere(unit) for unit in units_wanted):
+                return None
+        except (IndexError, KeyError, ValueError, struct.error, BadInput):
+            return None
+        part = b"".join(self._info[unit.start : unit.end] for unit in units_wanted)
+        return part if len(part) <= len(self._info) // 2 else None
+
+    @staticmethod
+    def _refers_elsewhere(unit: _Unit) -> bool:
+        return any(form == _FORM_REF_ADDR or form in _ALT_OFFSETS for shape in unit.shapes.values() for _, form in shape.attributes)
+
     def _units_at(self, address: int) -> Iterator[int]:
-        for start, size, unit in self._arange_rows:
+        rows = self._arange_rows
+        last = bisect_right(rows, (address, _NO_ADDRESS, 0))
+        # Ranges of different units may overlap (code that the linker folded), but only few do.
+        for start, size, unit in rows[max(0, last - _OVERLAPS) : last]:
             if start <= address < start + size:
                 yield unit
 
@@ -132,6 +162,7 @@ class FunctionNames:
             count = (end - place) // 16
             rows += [(row[0], row[1], unit) for row in struct.iter_unpack(self._order + "QQ", data[place : place + 16 * count]) if row[1]]
             position = end
+        rows.sort()
         return rows
 
     def _unit(self, offset: int) -> _Unit:
@@ -298,7 +329,7 @@ def _shape(tag: int, children: bool, attributes: list[tuple[int, int]], offset_s
 
 
 def _form_size(form: int, offset_size: int, address_size: int) -> int:
-    if form in _OFFSETS or form in _ALT_OFFSETS or form == 0x10:  # ref_addr
+    if form in _OFFSETS or form in _ALT_OFFSETS or form == _FORM_REF_ADDR:
         return offset_size
     return address_size if form == _FORM_ADDR else _FIXED.get(form, -1)
 

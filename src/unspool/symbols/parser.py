@@ -14,6 +14,7 @@ from unspool.errors import BadInput
 from unspool.formats.debug_info import FunctionNames
 from unspool.formats.elf import Elf, SectionFlag
 from unspool.formats.elf.debug_links import alt_link, debug_link, mini_debug_info
+from unspool.formats.elf.part import debug_part
 from unspool.formats.elf.plt import PltNames
 from unspool.formats.elf.symtab import ElfSymbol, SymbolTable, preferred, symbol_tables
 from unspool.symbols.demangle import demangled, without_clone_mark
@@ -22,6 +23,9 @@ from unspool.symbols.reasons import Reason
 
 MAX_NAME = 4096
 _MAX_INLINED = 256
+# A part of .debug_info is worth its making when it spares the reading of this many bytes (stored), for a stack's worth of addresses.
+_LARGE = 256 << 10
+_FEW = 64
 # Files that stay open in one worker: each may hold the symbols of a large program.
 _MAX_OPEN = 16
 
@@ -41,6 +45,7 @@ class ParsedFile:
         self._dwarf_names: FunctionNames | None = None
         self._functions: dict[int, str] = {}
         self._plt: PltNames | None = None
+        self._was_asked = False
 
     def facts(self) -> dict[str, Any]:
         """What the parent needs to know to find the separate files."""
@@ -64,12 +69,13 @@ class ParsedFile:
             self._dwarf_source = (data, debug)
         return {"dwarf": self._dwarf_source is not None, "alt": self._has_alt()}
 
-    def name(self, address: int, *, stated: bool, lines: bool) -> str | list[list[Any]]:
-        """The calls at a file offset (or with `stated` an Svma) as [function, offset, file, line, inlined]; or the reason for none."""
-        svma = address if stated else self.elf.svma(address)
-        if svma is None:
-            return Reason.NOT_IN_FILE.value
-        dwarf = self._lines() if lines else None
+    def names(self, addresses: list[int], *, stated: bool, lines: bool) -> list[str | list[list[Any]]]:
+        """The calls at file offsets (or with `stated` Svmas) as [function, offset, file, line, inlined]; or the reason for none."""
+        svmas = addresses if stated else [self.elf.svma(address) for address in addresses]
+        dwarf = self._lines({svma for svma in svmas if svma is not None}) if lines else None
+        return [Reason.NOT_IN_FILE.value if svma is None else self._name(svma, dwarf) for svma in svmas]
+
+    def _name(self, svma: int, dwarf: DwarfFile | None) -> str | list[list[Any]]:
         symbols = self._covering(svma)
         calls = dwarf.calls(svma) if dwarf else []
         if not symbols and not calls:
@@ -94,10 +100,9 @@ class ParsedFile:
 
     def _function(self, symbols: list[ElfSymbol], *, described: bool) -> str:
         name = None
-        if described and len(symbols) > 1 and self._dwarf_source:
-            if self._dwarf_names is None:
-                self._dwarf_names = FunctionNames(self._dwarf_source[1])
-            name = self._dwarf_names.name_of(symbols[0].address, {symbol.name for symbol in symbols})
+        if described and len(symbols) > 1:
+            with suppress(BadInput):
+                name = self._function_names().name_of(symbols[0].address, {symbol.name for symbol in symbols})
         name = name or preferred(symbols).name
         return without_clone_mark(name) if described else name
 
@@ -140,11 +145,25 @@ class ParsedFile:
         symbols = self._covering(address)
         return preferred(symbols).name if symbols else None
 
-    def _lines(self) -> DwarfFile | None:
+    def _function_names(self) -> FunctionNames:
+        if self._dwarf_names is None:
+            self._dwarf_names = FunctionNames(self._dwarf_source[1] if self._dwarf_source else self.elf)
+        return self._dwarf_names
+
+    def _lines(self, svmas: set[int]) -> DwarfFile | None:
+        """The DWARF to look the addresses up in: of a large file the part that describes them, when they are few and the first."""
         if self._dwarf is None and self._dwarf_source is not None:
+            data, elf = self._dwarf_source
+            info = elf.section(".debug_info")
             try:
-                self._dwarf = DwarfFile(*self._dwarf_source)
-            except (ImportError, ValueError):
+                if info is not None and info.size > _LARGE and len(svmas) <= _FEW and not self._was_asked:
+                    self._was_asked = True
+                    units = self._function_names().units_of(svmas)
+                    if units is not None:
+                        part = debug_part(elf, units)
+                        return DwarfFile(part, Elf(part))
+                self._dwarf = DwarfFile(data, elf)
+            except (ImportError, ValueError, BadInput):
                 self._dwarf_source = None
         return self._dwarf
 
@@ -191,7 +210,7 @@ def _handle(files: OrderedDict[int, ParsedFile], request: list[Any], descriptors
     if operation == "svmas":
         return [file.elf.svma(offset) or 0 for offset in arguments[0]]
     addresses, stated, with_lines = arguments
-    return [file.name(address, stated=stated, lines=with_lines) for address in addresses]
+    return file.names(addresses, stated=stated, lines=with_lines)
 
 
 def _load_libraries(*, lines: bool) -> None:
