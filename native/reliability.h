@@ -40,9 +40,9 @@ SHARED int follows_call(struct walk *w, u64 ra) {
     if (!w) return 0;
     u64 bytes = 0;
     for (u32 i = 0; i < CALL_MAX; i++) {
-        // The page before may not be there: what is in this one decides.
+        // The page before may not be there: it is read only when this one does not decide.
         u64 at = ra - 1 - i;
-        if (i && (at & 4095) == 4095) break;
+        if (i && (at & 4095) == 4095 && ends_in_call(bytes)) return 1;
         int byte = code_byte(w, at);
         if (byte < 0) {
             if (is_passing(w->read_failed)) return -(int)w->read_failed;
