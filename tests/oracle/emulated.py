@@ -1,6 +1,6 @@
 """Steps a static program of another machine in qemu-user, through its gdbstub, and writes what stepper.c writes of x86-64 programs.
 
-There a call leaves its return address in a register, so an entry has no slot: it is told by the address and by the stack pointer at the call.
+There a call leaves its return address in a register, so an entry has no slot: it is told by address and stack pointer at the call.
 """
 
 from __future__ import annotations

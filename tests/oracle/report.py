@@ -12,7 +12,7 @@ from oracle.score import Tally
 from oracle.specs import Spec
 from oracle.truth import Run
 
-OURS = ("reference", "native")
+OURS = ("reference", "reference with files", "native", "in-kernel")
 
 
 @dataclass(frozen=True, slots=True)

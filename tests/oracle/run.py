@@ -22,8 +22,9 @@ TESTS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TESTS))
 
 from oracle import unwinders  # noqa: E402
+from oracle.in_kernel import kernel_walk  # noqa: E402
 from oracle.probe import uretprobe  # noqa: E402
-from oracle.report import Row, document, line  # noqa: E402
+from oracle.report import OURS, Row, document, line  # noqa: E402
 from oracle.score import read_answers, score  # noqa: E402
 from oracle.specs import HERE, SPECS, Spec  # noqa: E402
 from oracle.truth import Run  # noqa: E402
@@ -43,6 +44,10 @@ class Options:
     folder: Path
     only: frozenset[str] | None = None
 
+    def scores(self, name: str) -> bool:
+        """Whether that unwinder is scored."""
+        return self.only is None or name in self.only
+
 
 def main() -> int:
     """Step, score, print, write."""
@@ -52,7 +57,7 @@ def main() -> int:
     parser.add_argument("-k", type=int, default=2, metavar="N", help="states taken at each instruction (2)")
     parser.add_argument("--seconds", type=int, default=120, help="stepping at most, for each program (120)")
     parser.add_argument(
-        "--unwinders", default="", metavar="NAMES", help="comma-separated: reference,native,frame pointer,elfutils,libunwind"
+        "--unwinders", default="", metavar="NAMES", help="comma-separated: reference,native,in-kernel,frame pointer,elfutils,libunwind"
     )
     parser.add_argument("--lies", type=int, default=3, metavar="N", help="false reliable states that are described for each program (3)")
     args = parser.parse_args()
@@ -70,7 +75,7 @@ def main() -> int:
         print(line(row, args.lies), flush=True)
     if args.write:
         args.write.write_text(document(rows, args.k))
-    return any(row.tallies[name].false_reliable for row in rows for name in ("reference", "native") if name in row.tallies)
+    return any(row.tallies[name].false_reliable for row in rows for name in OURS if name in row.tallies)
 
 
 def build_tools(folder: Path) -> None:
@@ -97,23 +102,28 @@ def step_and_score(spec: Spec, options: Options) -> Row:
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         path = Path(scratch) / "states"
         begin = time.monotonic()
-        step_to(command, spec, options, path)
+        kernel = kernel_walk() if options.scores("in-kernel") else None
+        with kernel or contextlib.nullcontext():
+            step_to(command, spec, options, path, in_kernel=kernel is not None)
         stepped = time.monotonic() - begin
         run = Run.read(path)
-        tallies = score(run, dict(_unwinders(path, options)))
+        unwinds = dict(_unwinders(path, options))
+        if kernel:
+            unwinds["in-kernel"] = unwinders.from_answers(kernel.answers(run))
+        tallies = score(run, unwinds)
         return Row(spec, run.steps, stepped, run.skipped, run.lost_jumps, tallies, run)
 
 
-def step_to(command: tuple[str, ...], spec: Spec, options: Options, path: Path) -> None:
+def step_to(command: tuple[str, ...], spec: Spec, options: Options, path: Path, *, in_kernel: bool = False) -> None:
     """Step the program into that file, with its probe if it has one."""
     with uretprobe(Path(command[0]), spec.probe) if spec.probe else contextlib.nullcontext():
-        _step(command, spec, options, path)
+        _step(command, spec, options, path, in_kernel=in_kernel)
 
 
-def _step(command: tuple[str, ...], spec: Spec, options: Options, path: Path) -> None:
+def _step(command: tuple[str, ...], spec: Spec, options: Options, path: Path, *, in_kernel: bool) -> None:
     """Run the stepper."""
     limits = ["-k", str(options.k), "-m", str(spec.max_steps), "-w", str(options.seconds), "-u", str(UNIFORM_EVERY)]
-    entry = [*(["-e"] if spec.from_entry else []), *(["-p"] if spec.probe else [])]
+    entry = [*(["-e"] if spec.from_entry else []), *(["-p"] if spec.probe else []), *(["-x"] if in_kernel else [])]
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}
     subprocess.run(
         [str(options.folder / "stepper"), "-o", str(path), *limits, *entry, "--", *command],
@@ -131,11 +141,11 @@ def _unwinders(path: Path, options: Options) -> Iterator[tuple[str, Unwind]]:
     if not unwinders.native_is_built():
         del ours["native"]
     for name, unwind in ours.items():
-        if options.only is None or name in options.only:
+        if options.scores(name):
             yield name, unwind
     for name, program in (("elfutils", "libdw"), ("libunwind", "libunwind")):
         tool = options.folder / program
-        if (options.only is None or name in options.only) and tool.exists():
+        if options.scores(name) and tool.exists():
             answers = path.with_suffix(f".{program}")
             subprocess.run([str(tool), str(path), str(answers)], check=True, timeout=600)
             yield name, unwinders.from_answers(read_answers(answers))

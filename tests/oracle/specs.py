@@ -131,10 +131,12 @@ SPECS: list[Spec] = [
         "debian",
         command=("/usr/bin/python3", "-I", "-S", "-c", "print(sorted(map(str, range(20)), key=len))"),
         max_steps=4_000_000,
+        in_corpus=False,
     ),
     Spec(
         "sqlite3",
         "debian",
         command=("/usr/bin/sqlite3", ":memory:", "create table t(a); insert into t values (1),(2); select sum(a) from t order by 1"),
+        in_corpus=False,
     ),
 ]

@@ -4,7 +4,8 @@
  *     stepper -o OUT [-k STATES_PER_PC] [-m MAX_STEPS] [-e] [-u UNIFORM_EVERY] [-w MAX_SECONDS] -- PROGRAM ARGUMENTS...
  *
  * -e takes no states before the program's entry point (the dynamic loader's start is the same in every program); -p reads the mappings again for
- * every state (the kernel maps the trampoline of a uretprobe without a system call).
+ * every state (the kernel maps the trampoline of a uretprobe without a system call); -x enters, at every state, a system call that does not
+ * exist with the state's registers, so that a BPF program on sys_enter sees the thread exactly as it is there.
  * Every thread is stepped (PTRACE_O_TRACECLONE); children of fork are let go. x86-64 only.
  */
 #define _GNU_SOURCE
@@ -31,9 +32,11 @@
 #define JUMP_STEPS 5000         /* a jump that has not landed after so many steps was none we understand */
 #define SIGFRAME_PC 176 /* struct rt_sigframe, arch/x86: uc.uc_mcontext.rip, counted from the first stack pointer of the handler */
 #define SIGFRAME_SP 168
+#define NO_SUCH_SYSCALL 183 /* afs_syscall, never implemented */
 #define FLAG_UNIFORM 1
 #define FLAG_IN_JUMP 2
 #define FLAG_PER_PC 4
+#define FLAG_ENTERED 8
 
 enum insn { INSN_UNKNOWN, INSN_OTHER, INSN_CALL, INSN_RET, INSN_JUMP_REG, INSN_SYSCALL };
 
@@ -70,10 +73,11 @@ static size_t maps_size, maps_room, maps_written_size;
 static struct thread threads[MAX_THREADS];
 static int thread_count;
 static struct context *suspended;
+static uint64_t syscall_pc;
 static int leader;
 static uint64_t initial_sp, steps, states, skipped, in_jump_states, lost_jumps;
 static uint64_t option_uniform, option_max = 20000000, entry_point;
-static int option_k = 2, option_seconds = 600, option_entry, option_probed;
+static int option_k = 2, option_seconds = 600, option_entry, option_probed, option_enter;
 
 void put_entry(const struct entry *e)
 {
@@ -207,6 +211,8 @@ static enum insn insn_at(struct place *p)
 {
     if (p->insn == INSN_UNKNOWN || p->generation != generation) {
         p->insn = decode(p->pc);
+        if (p->insn == INSN_SYSCALL && !syscall_pc)
+            syscall_pc = p->pc; /* the loader's or the program's first one, which stays mapped */
         p->generation = generation;
     }
     return p->insn;
@@ -313,6 +319,34 @@ static void put_state(struct thread *t, uint32_t flags)
     in_jump_states += t->jump.open;
 }
 
+static int runs_to_syscall_stop(struct thread *t)
+{
+    int status;
+    if (ptrace(PTRACE_SYSCALL, t->tid, 0, 0) || waitpid(t->tid, &status, __WALL) != t->tid)
+        return 0;
+    return WIFSTOPPED(status) && WSTOPSIG(status) == (SIGTRAP | 0x80);
+}
+
+/* The thread is led to some `syscall` instruction; at its entry stop, which comes before the tracepoint, it gets the state's registers back. */
+static int enter_syscall(struct thread *t)
+{
+    struct user_regs_struct there = t->regs;
+    if (!syscall_pc)
+        return 0;
+    there.rip = syscall_pc;
+    there.rax = NO_SUCH_SYSCALL;
+    there.orig_rax = (uint64_t)-1;
+    if (ptrace(PTRACE_SETREGS, t->tid, 0, &there))
+        return 0;
+    int entered = runs_to_syscall_stop(t);
+    there = t->regs;
+    there.orig_rax = NO_SUCH_SYSCALL;
+    if (entered)
+        entered = !ptrace(PTRACE_SETREGS, t->tid, 0, &there) && runs_to_syscall_stop(t);
+    ptrace(PTRACE_SETREGS, t->tid, 0, &t->regs);
+    return entered;
+}
+
 static void sample(struct thread *t, struct place *p)
 {
     uint32_t flags = 0;
@@ -326,6 +360,8 @@ static void sample(struct thread *t, struct place *p)
     }
     if (option_uniform && steps % option_uniform == 0)
         flags |= FLAG_UNIFORM;
+    if (flags && option_enter && enter_syscall(t))
+        flags |= FLAG_ENTERED;
     if (flags)
         put_state(t, flags);
 }
@@ -635,7 +671,7 @@ static void start(char **argv)
         fprintf(stderr, "stepper: cannot run %s\n", argv[0]);
         exit(2);
     }
-    ptrace(PTRACE_SETOPTIONS, leader, 0, PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL);
+    ptrace(PTRACE_SETOPTIONS, leader, 0, PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD);
     struct thread *t = thread_of(leader);
     ptrace(PTRACE_GETREGS, leader, 0, &t->regs);
     started_program(t);
@@ -645,13 +681,14 @@ static void start(char **argv)
 int main(int argc, char **argv)
 {
     int option;
-    while ((option = getopt(argc, argv, "+o:k:m:epu:w:")) != -1) {
+    while ((option = getopt(argc, argv, "+o:k:m:epxu:w:")) != -1) {
         switch (option) {
         case 'o': output = fopen(optarg, "wb"); break;
         case 'k': option_k = atoi(optarg); break;
         case 'm': option_max = strtoull(optarg, 0, 0); break;
         case 'e': option_entry = 1; break;
         case 'p': option_probed = 1; break;
+        case 'x': option_enter = 1; break;
         case 'u': option_uniform = strtoull(optarg, 0, 0); break;
         case 'w': option_seconds = atoi(optarg); break;
         default: return 2;

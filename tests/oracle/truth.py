@@ -55,11 +55,12 @@ class Record(enum.IntEnum):
 
 
 class Flag(enum.IntFlag):
-    """Why a state was taken, and whether a jump was under way in it."""
+    """Why a state was taken, whether a jump was under way in it, and whether the sampler in the kernel was triggered there."""
 
     UNIFORM = 1
     IN_JUMP = 2
     PER_PC = 4
+    ENTERED = 8
 
 
 @dataclass(frozen=True, slots=True)
