@@ -26,7 +26,9 @@ EXAMPLES = """examples:
 """
 
 MAX_MISSING = 5.0
-"""Percent of the code that may be without unwind data, where nothing else is asked for: start-up code and stubs are in every file."""
+"""Percent of the code that may be without unwind data, where nothing else is asked for."""
+START_UP = 512
+"""Bytes that may be without in any file, where nothing else is asked for: crt1.o, crti.o and crtbegin.o have some 220."""
 SHOWN = 20
 """Lines of each list in text, without --all."""
 
@@ -50,8 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-missing",
         metavar="PERCENT",
         type=float,
-        default=MAX_MISSING,
-        help="code that may be without unwind data (default: %(default)s)",
+        help=f"code that may be without unwind data (default: {MAX_MISSING:g}, or {START_UP} bytes)",
     )
     parser.add_argument("--all", action="store_true", help=f"list everything, not the first {SHOWN} of a kind")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -72,11 +73,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if complaints else 0
 
 
-def complaints_about(found: Audit, max_missing: float) -> Iterator[str]:
+def complaints_about(found: Audit, max_missing: float | None) -> Iterator[str]:
     """Why the file fails, a sentence each."""
     share = 100 * found.missing_share
-    if share > max_missing:
-        yield f"{share:.2f} % of the code has no unwind data; {max_missing:g} % may have none"
+    allowed = MAX_MISSING if max_missing is None else max_missing
+    if share > allowed and (max_missing is not None or found.missing > START_UP):
+        yield f"{share:.2f} % of the code has no unwind data; {allowed:g} % may have none"
     if found.table == "absent" and found.functions:
         yield "there is no .eh_frame_hdr with a search table, so the unwind data cannot be found in memory (link with --eh-frame-hdr)"
     elif found.table != "complete":
