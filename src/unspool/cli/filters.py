@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from unspool.model.verdict import Stop, Verdict
+from unspool.profile.columns import UNKNOWN
 from unspool.profile.filters import Filter
 
 
@@ -23,7 +24,7 @@ def add_filter_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--module", action="append", default=[], metavar="PATTERN", help="only stacks with a frame in that file")
     group.add_argument("--on", action="append", default=[], metavar="TRIGGER", help="only what this trigger took (cpu, syscalls:read, ...)")
     option("--verdict", kind=_verdict, metavar="NAME", text="only reliable, unreliable or none")
-    option("--ending", kind=_ending, metavar="NAME", text="only whole, cut or none")
+    option("--ending", kind=_ending, metavar="NAME", text="only whole, cut, none or unknown")
     option("--stop", kind=_stop, metavar="NAME", text="only stacks that end for that reason (no-unwind-info, ...)")
     group.add_argument("--from", dest="since", type=float, metavar="SECONDS", help="from this time on, counted from the start")
     group.add_argument("--to", dest="until", type=float, metavar="SECONDS", help="up to this time")
@@ -61,7 +62,7 @@ def _verdict(text: str) -> Verdict:
 
 
 def _ending(text: str) -> str:
-    if text not in {"whole", "cut", "none"}:
+    if text not in {"whole", "cut", "none", UNKNOWN}:
         raise ValueError
     return text
 

@@ -2,7 +2,7 @@
 
 The report names the machine, counts the samples (lost ones too), says what share of them reaches an accepted end, why the others stop
 and in which modules, and lists the functions by the time they ran themselves (self) and with everything they called (total).
-docs/stops.md explains every stop.
+docs/stop-reasons.md explains every stop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from unspool.cli.printable import printable
 from unspool.cli.tree_text import tree_lines
 from unspool.errors import BadRequest
 from unspool.model.verdict import Stop, Verdict
-from unspool.profile.columns import About, Profile
+from unspool.profile.columns import UNKNOWN, About, Profile, ending_of
 from unspool.profile.quality import Cause, Quality, quality
 from unspool.profile.rows import FunctionRow, ProcessRow, functions, processes, tree_rows
 from unspool.store.load import load
@@ -82,6 +82,7 @@ def as_json(profile: Profile, arguments: argparse.Namespace) -> dict[str, object
         "whole_share": found.stack_share(found.whole),
         "cut": found.cut,
         "none": found.none,
+        "unknown": found.unknown,
         "verdicts": {verdict.label: count for verdict, count in found.verdicts.items()},
         "reasons": {reason.label: count for reason, count in found.reasons.items()},
         "stops": {cause.stop.label: cause.samples for cause in found.causes},
@@ -105,7 +106,7 @@ def as_json(profile: Profile, arguments: argparse.Namespace) -> dict[str, object
 
 def _cause_json(cause: Cause) -> dict[str, object]:
     modules = [{"module": path, "samples": count} for path, count in cause.modules]
-    return {"stop": cause.stop.label, "ending": cause.stop.ending, "samples": cause.samples, "modules": modules}
+    return {"stop": cause.stop.label, "ending": ending_of(cause.stop), "samples": cause.samples, "modules": modules}
 
 
 def lines(profile: Profile, arguments: argparse.Namespace) -> Iterator[str]:
@@ -130,9 +131,11 @@ def lines(profile: Profile, arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _head(about: About, found: Quality) -> Iterator[str]:
-    yield f"machine   {printable(about.hostname)}, Linux {printable(about.kernel)} {printable(about.arch)}, {about.cpus} CPUs"
+    if about.hostname:
+        yield f"machine   {printable(about.hostname)}, Linux {printable(about.kernel)} {printable(about.arch)}, {about.cpus} CPUs"
     rate = f", {about.frequency:g} samples a second and CPU" if about.frequency else ""
-    yield f"recorded  {_time(about.started_ns)}, {about.duration_s:.1f} s, {printable(about.trigger)}{rate}"
+    when = f"{_time(about.started_ns)}, " if about.started_ns else ""
+    yield f"recorded  {when}{about.duration_s:.1f} s, {printable(about.trigger)}{rate}"
     if about.command:
         yield f"command   {printable(about.command)}"
     if not about.finished:
@@ -144,7 +147,8 @@ def _head(about: About, found: Quality) -> Iterator[str]:
 
 
 def _endings(found: Quality) -> Iterator[str]:
-    yield f"stacks    {found.whole + found.cut:,} user stacks; {found.none:,} samples without one (kernel threads)"
+    unknown = f"; {found.unknown:,} do not say where they end" if found.unknown else ""
+    yield f"stacks    {found.samples - found.none:,} user stacks; {found.none:,} samples without one (kernel threads){unknown}"
     counts = {
         "whole": (found.whole, "reach an accepted end"),
         "cut": (found.cut, "stop before one"),
@@ -167,7 +171,7 @@ def _causes(found: Quality) -> Iterator[str]:
         shown = [f"{printable(path)} {count:,}" for path, count in cause.modules[:MODULES_SHOWN]]
         if len(cause.modules) > MODULES_SHOWN:
             shown.append(f"{len(cause.modules) - MODULES_SHOWN} more")
-        label = cause.stop.label if cause.stop is not Stop.NONE else "not said"
+        label = cause.stop.label if cause.stop is not Stop.NONE else UNKNOWN
         yield f"{_percent(found.stack_share(cause.samples))}  {cause.samples:>9,}  {label:<21}  {', '.join(shown)}".rstrip()
 
 

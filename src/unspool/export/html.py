@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from unspool.export.layout import kinds, lay_out
 from unspool.export.options import Options
-from unspool.profile.columns import Profile
+from unspool.profile.columns import Profile, ending_of
 from unspool.profile.quality import quality
 from unspool.profile.tree import grow
 
@@ -55,7 +55,7 @@ def flame_data(profile: Profile, options: Options) -> dict[str, object]:
         "cut": found.cut,
         "none": found.none,
         "verdicts": {verdict.label: count for verdict, count in found.verdicts.items()},
-        "stops": [{"stop": cause.stop.label, "ending": cause.stop.ending, "samples": cause.samples} for cause in found.causes],
+        "stops": [{"stop": cause.stop.label, "ending": ending_of(cause.stop), "samples": cause.samples} for cause in found.causes],
         "left_out": boxes.left_out,
         "functions": [
             [tree.functions[number].name, profile.module_name(tree.functions[number].module), kind_names[number]] for number in used

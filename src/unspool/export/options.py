@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from unspool.model.verdict import Ending, Stop, Verdict
-from unspool.profile.columns import NONE, Function, Profile
+from unspool.model.verdict import Stop, Verdict
+from unspool.profile.columns import NONE, Function, Profile, ending_of
 from unspool.profile.tree import Grouping
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _LIBRARY = re.compile(r"\.so(\.|$)|^ld-")
 class StackLabels:
     """What is said of one stack, in the names of the recording; `stop_module` is a path, empty when no module caused the stop."""
 
-    ending: Ending
+    ending: str
     stop: str
     stop_module: str
     verdict: str
@@ -78,7 +78,7 @@ def _labels(profile: Profile, row: Sequence[int]) -> StackLabels:
     stop, module, verdict, reason = row
     path = "" if module == NONE else profile.modules[module].path
     why = "" if reason == Stop.NONE else Stop(reason).label
-    return StackLabels(Stop(stop).ending, Stop(stop).label, path, Verdict(verdict).label, why)
+    return StackLabels(ending_of(Stop(stop)), Stop(stop).label, path, Verdict(verdict).label, why)
 
 
 def one_line(text: str) -> str:

@@ -17,8 +17,7 @@ import unspool
 from unspool.export.frames import location_address, used_frames
 from unspool.export.options import Options, stack_labels
 from unspool.export.strings import Numbered
-from unspool.model.verdict import Trust
-from unspool.profile.columns import NONE, Profile, Timed
+from unspool.profile.columns import NONE, Profile, Timed, trust_label
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,7 +96,7 @@ class _Builder:
         for frame in used_frames(profile).tolist():
             module = int(frames.module[frame])
             kind = "kernel" if module != NONE and profile.modules[module].kind == "kernel" else "native"
-            marks = (("profile.frame.type", kind), ("unspool.frame.trust", Trust(int(frames.trust[frame])).label))
+            marks = (("profile.frame.type", kind), ("unspool.frame.trust", trust_label(int(frames.trust[frame]))))
             location = self.data.dictionary.location_table.add(mapping_index=module + 1, address=location_address(profile, frame))
             location.attribute_indices.extend(self.attributes.number(mark) for mark in marks)
             for entry in range(starts[frame], starts[frame + 1]):

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from unspool.model.module import ModuleKind
-from unspool.model.verdict import Stop, Verdict
+from unspool.model.verdict import Stop, Trust, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 NONE = -1
 """An index that points nowhere: no module, no file, no bad frame."""
 NO_USER_STACK = "[no user stack]"
+UNKNOWN = "unknown"
+"""What is said of an imported profile's frames and stacks where it says nothing itself."""
 NO_OFFSET = 2**64 - 1
 """The offset of a frame that lies in no file."""
 
@@ -224,6 +226,16 @@ class Profile:
         return replace(self, counted=counted, timed=Timed(*(getattr(self.timed, name)[moments] for name in Timed.__slots__)))
 
 
+def ending_of(stop: Stop) -> str:
+    """Whole, cut, none, or unknown for the stack of a profile that does not say where its stacks end."""
+    return UNKNOWN if stop is Stop.NONE else stop.ending
+
+
+def trust_label(trust: int) -> str:
+    """The word for a number of `Frames.trust`."""
+    return UNKNOWN if trust == NONE else Trust(trust).label
+
+
 def mark(stop: Stop, module: str = "", verdict: Verdict = Verdict.NONE, reason: Stop = Stop.NONE) -> str:
     """The words for why a stack cannot be taken as it is; empty for a whole one that nothing speaks against.
 
@@ -234,6 +246,6 @@ def mark(stop: Stop, module: str = "", verdict: Verdict = Verdict.NONE, reason: 
     """
     if stop is Stop.NO_USER_STACK:
         return NO_USER_STACK
-    if not stop.is_end:
+    if not stop.is_end and stop is not Stop.NONE:
         return f"[cut: {stop.label} in {module}]" if module else f"[cut: {stop.label}]"
     return f"[unreliable: {reason.label}]" if verdict is Verdict.UNRELIABLE else ""

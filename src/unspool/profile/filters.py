@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unspool.model.verdict import Ending, Stop, Verdict
+from unspool.model.verdict import Stop, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Filter:
     triggers: tuple[str, ...] = ()
     cpus: tuple[int, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
-    endings: tuple[Ending, ...] = ()
+    endings: tuple[str, ...] = ()
     stops: tuple[Stop, ...] = ()
     since: float | None = None
     until: float | None = None

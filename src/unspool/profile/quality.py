@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from unspool.model.verdict import Stop, Verdict
 from unspool.profile.arrays import summed
-from unspool.profile.columns import NONE, Profile
+from unspool.profile.columns import NONE, UNKNOWN, Profile, ending_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +33,7 @@ class Quality:
     whole: int
     cut: int
     none: int
+    unknown: int
     verdicts: dict[Verdict, int]
     reasons: dict[Stop, int]
     causes: tuple[Cause, ...]
@@ -51,9 +52,9 @@ def quality(profile: Profile) -> Quality:
     stacks = profile.stacks
     samples = summed(profile.counted.stack, profile.counted.count, len(stacks))
     by_stop = _by(stacks.stop, samples)
-    endings = {"whole": 0, "cut": 0, "none": 0}
+    endings = {"whole": 0, "cut": 0, "none": 0, UNKNOWN: 0}
     for stop, count in by_stop.items():
-        endings[Stop(stop).ending] += count
+        endings[ending_of(Stop(stop))] += count
     verdicts = _by(stacks.verdict, samples)
     reasons = _by(stacks.reason, samples)
     return Quality(

@@ -77,7 +77,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("address", "UBIGINT", "the address in the process that showed it first: the pc, or the return address of a caller"),
         Column("offset", "UBIGINT", "the byte of the module's file at that address; NULL without a file", nullable=True),
         Column("space", "VARCHAR", "`user` or `kernel`"),
-        Column("trust", "VARCHAR", "how the frame was found: `registers`, `cfi`, `sframe`, `orc`, `frame-pointer`, `scan` or `kernel`"),
+        Column(
+            "trust",
+            "VARCHAR",
+            "found by: `registers`, `cfi`, `sframe`, `orc`, `frame-pointer`, `scan`, `kernel`, or `unknown` (imported)",
+        ),
         Column("symbol_state", "VARCHAR", "`named`, or why there is no name; NULL when none was looked for", nullable=True),
     ),
     "symbols": (
@@ -93,8 +97,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("stack", "BIGINT", "identity, used by `samples`"),
         Column("frames", "BIGINT[]", "frames, innermost first; kernel frames stand before user frames"),
         Column("kernel_frames", "INTEGER", "how many of them are the kernel's"),
-        Column("ending", "VARCHAR", "`whole`, `cut`, or `none` for a thread without user code"),
-        Column("stop", "VARCHAR", "why the stack ends: a name of docs/stops.md"),
+        Column(
+            "ending",
+            "VARCHAR",
+            "`whole`, `cut`, `none` (no user code), or `unknown` (imported, and not said)",
+        ),
+        Column("stop", "VARCHAR", "why the stack ends: a name of docs/stop-reasons.md"),
         Column("stop_module", "BIGINT", "the module that caused the stop; NULL when none did", nullable=True),
         Column("verdict", "VARCHAR", "`reliable`, `unreliable` or `none`"),
         Column("reason", "VARCHAR", "why it is unreliable: a stop name; NULL otherwise", nullable=True),

@@ -135,7 +135,7 @@ class _Names:
 _TRUST = " ".join(f"WHEN '{trust.label}' THEN {int(trust)}" for trust in Trust)
 FRAMES = f"""
     SELECT frame, coalesce(module, {NONE}) AS module, address, coalesce("offset", {NO_OFFSET}::UBIGINT) AS "offset",
-        CASE trust {_TRUST} ELSE {int(Trust.SCAN)} END AS trust
+        CASE trust {_TRUST} ELSE {NONE} END AS trust
     FROM frames ORDER BY frame
 """  # noqa: S608 - numbers and names of enums
 SYMBOLS = """

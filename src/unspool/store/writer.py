@@ -13,6 +13,7 @@ from unspool.errors import RecordingError
 from unspool.model.module import ModuleKind
 from unspool.model.symbol import Named, Unnamed
 from unspool.model.verdict import Judgement, Stop, Trust, Verdict
+from unspool.profile.columns import UNKNOWN, ending_of
 from unspool.store import place
 from unspool.store.batch import Batch, text, update
 from unspool.store.header import Header
@@ -57,7 +58,7 @@ class Writer:
         self._processes: dict[tuple[int, int, str, str | None], int] = {}
         self._threads: dict[tuple[int, int, str], int] = {}
         self._modules: dict[tuple[str, str, str], int] = {}
-        self._frames: dict[tuple[int | None, int, str, Trust], int] = {}
+        self._frames: dict[tuple[int | None, int, str, Trust | None], int] = {}
         self._stacks: dict[tuple[Any, ...], int] = {}
         self._last_stack = 0
         self._named: set[int] = set()
@@ -105,13 +106,16 @@ class Writer:
             self._add["modules"]((known, text(path), build_id, kind))
         return known
 
-    def frame(self, module: int | None, address: int, offset: int | None, space: str, trust: Trust) -> int:
-        """The frame at that place. In a file it is known by its offset, so that processes share it wherever the file is mapped."""
+    def frame(self, module: int | None, address: int, offset: int | None, space: str, trust: Trust | None) -> int:
+        """The frame at that place. In a file it is known by its offset, so that processes share it wherever the file is mapped.
+
+        `trust` is None for an imported frame, of which nobody knows how it was found.
+        """
         key = (module, address if offset is None else offset, space, trust)
         known = self._frames.get(key)
         if known is None:
             known = self._frames[key] = len(self._frames) + 1
-            self._add["frames"]((known, module, address, offset, space, trust.label, None))
+            self._add["frames"]((known, module, address, offset, space, UNKNOWN if trust is None else trust.label, None))
         return known
 
     def name(self, frame: int, named: Named) -> None:
@@ -137,7 +141,7 @@ class Writer:
             self._last_stack += 1
             known = self._stacks[key] = self._last_stack
             reason = judgement.reason.label if judgement.verdict is Verdict.UNRELIABLE else None
-            end = (stop.ending, stop.label, stop_module)
+            end = (ending_of(stop), stop.label, stop_module)
             self._add["stacks"]((known, list(frames), kernel_frames, *end, judgement.verdict.label, reason, judgement.first_bad_frame))
         return known
 
