@@ -125,14 +125,6 @@ static int resume_pending(struct bpf_map *map, void *key, void *value) {
     return 0;
 }
 
-INLINE int schedule(struct task_struct *task, struct pending *value) {
-    if (bpf_task_work_schedule_resume)
-        return bpf_task_work_schedule_resume(task, &value->work, &pending, resume_pending);
-    if (bpf_task_work_schedule_resume_impl)
-        return bpf_task_work_schedule_resume_impl(task, &value->work, &pending, resume_pending, 0);
-    return -1;
-}
-
 // What is kept of a sample while it waits: the record, and the innermost frames of both kinds.
 INLINE void keep(struct waiting *waiting, struct job *job) {
     u32 user = job->w.record.n_user, kernel = job->w.record.n_kernel;
@@ -161,7 +153,7 @@ INLINE int defer(struct job *job, struct task_struct *task) {
             count(COUNT_DEFERRED_FULL);
             return 0;
         }
-        if (schedule(task, value)) {
+        if (task_work_resume(task, &value->work, &pending, resume_pending, 0)) {
             bpf_map_delete_elem(&pending, &key);
             count(COUNT_DEFERRED_FAILED);
             return 0;

@@ -7,6 +7,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
+#include "capture.h"
 #include "types.h"
 
 #define CORE __attribute__((preserve_access_index))
@@ -197,22 +198,19 @@ struct raw_tracepoint_context {
     u64 args[4];
 };
 
-// ---- kernel functions
+// ---- deferred work
 
 struct bpf_task_work {
     u64 opaque;
 } __attribute__((aligned(8)));
 
-// libbpf compares the types of a kernel function's arguments: a structure that is only declared does not match.
-struct bpf_map {
-    u32 id;
-} CORE;
+struct bpf_map;
 
 typedef int (*bpf_task_work_callback_t)(struct bpf_map *map, void *key, void *value);
 
-// Kernel 6.18 and 6.19 export the name with _impl (the verifier fills in `aux`); later kernels the name without it and without `aux`.
-extern int bpf_task_work_schedule_resume_impl(struct task_struct *task, struct bpf_task_work *work, void *map__map, bpf_task_work_callback_t callback,
-                                              void *aux__prog) __ksym __weak;
-extern int bpf_task_work_schedule_resume(struct task_struct *task, struct bpf_task_work *work, void *map__map, bpf_task_work_callback_t callback) __ksym __weak;
+// The kernel function that queues a callback on a thread's return to user space. It is called by a number that stands for it (TASK_WORK_RESUME), which
+// loader.c replaces: libbpf looks for a missing __weak function in the BTF of every module, and to list those it needs CAP_SYS_ADMIN.
+static int (*const task_work_resume)(struct task_struct *task, struct bpf_task_work *work, void *map, bpf_task_work_callback_t callback,
+                                     void *aux) = (void *)TASK_WORK_RESUME;
 
 #endif

@@ -3,6 +3,7 @@
 #include "capture.h"
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <linux/perf_event.h>
@@ -105,6 +106,34 @@ static int set_autoload(struct bpf_object *object, u32 trigger) {
     return 0;
 }
 
+// The number of the function that queues a callback, 0 when the kernel (before 6.18) has none. 6.18 and 6.19 have the name with _impl, later kernels both,
+// with the same arguments but for the last, which the verifier fills in.
+static int task_work_function(void) {
+    struct btf *kernel = btf__load_vmlinux_btf();
+    int id = kernel ? btf__find_by_name_kind(kernel, "bpf_task_work_schedule_resume_impl", BTF_KIND_FUNC) : 0;
+    if (kernel && id <= 0)
+        id = btf__find_by_name_kind(kernel, "bpf_task_work_schedule_resume", BTF_KIND_FUNC);
+    btf__free(kernel);
+    return id > 0 ? id : 0;
+}
+
+// Put the function's number where TASK_WORK_RESUME is called; without one the call becomes r0 = -1: "not possible".
+static void bind_task_work(struct bpf_object *object) {
+    int id = task_work_function();
+    struct bpf_program *program;
+    bpf_object__for_each_program(program, object) {
+        struct bpf_insn *code = (struct bpf_insn *)bpf_program__insns(program);
+        for (size_t i = 0; i < bpf_program__insn_cnt(program); i++) {
+            if (code[i].code != (BPF_JMP | BPF_CALL) || code[i].src_reg || code[i].imm != TASK_WORK_RESUME)
+                continue;
+            if (id)
+                code[i] = (struct bpf_insn){.code = BPF_JMP | BPF_CALL, .src_reg = BPF_PSEUDO_KFUNC_CALL, .imm = id};
+            else
+                code[i] = (struct bpf_insn){.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = -1};
+        }
+    }
+}
+
 static int configure(struct sampler *sampler, const struct sampler_config *config, u64 ring_size) {
     struct sampler_config mine = *config;
     mine.cpus = sampler->cpus;
@@ -116,6 +145,7 @@ static int configure(struct sampler *sampler, const struct sampler_config *confi
     int error = bpf_map__set_initial_value(constants, &mine, sizeof(mine));
     error = error ? error : bpf_map__set_max_entries(ring, (u32)ring_size);
     error = error ? error : bpf_map__set_max_entries(jobs, sampler->cpus * CONTEXTS + POOL_SIZE);
+    bind_task_work(sampler->object);
     return error ? error : set_autoload(sampler->object, config->trigger);
 }
 

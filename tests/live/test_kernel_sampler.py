@@ -258,6 +258,13 @@ def test_the_profiler_may_run_in_a_pid_namespace(programs: Programs) -> None:
     assert {asked} == set(got)
 
 
+def test_two_capabilities_are_enough(programs: Programs) -> None:
+    script = Path(__file__).parents[1] / "programs" / "sample_with_two_capabilities.py"
+    with running(programs.build("deep.c", "-O2"), "10", "spin"):
+        done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=180, check=False)
+    assert 0 == done.returncode, done.stderr
+
+
 def test_nothing_stays_in_the_kernel_after_sigkill() -> None:
     script = Path(__file__).parents[1] / "programs" / "sample_until_killed.py"
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as process:
