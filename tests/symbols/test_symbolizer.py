@@ -91,6 +91,18 @@ def test_functions_lines_and_inlined_calls_are_those_of_elfutils(built: Path) ->
     assert by_elfutils(built, addresses) == [plain(named) for named in names(built, addresses)]
 
 
+@pytest.mark.parametrize("machine", ["aarch64", "s390x"])
+def test_programs_of_other_machines_are_read_too(machine: str, programs: Programs) -> None:
+    """AArch64, and s390x with the other byte order."""
+    compiler = f"{machine}-linux-gnu-gcc"
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} here")
+    path = programs.build("threads.c", "-O2", "-g", compiler=compiler)
+    start, size = symbols_of(path)["main"]
+    addresses = list(range(start, start + size, 2))
+    assert by_elfutils(path, addresses) == [plain(named) for named in names(path, addresses)]
+
+
 def test_offsets_count_from_the_function(built: Path) -> None:
     start, size = symbols_of(built)["main"]
     for named, inner in zip(names(built, [start, start + size - 1]), (0, size - 1), strict=True):
