@@ -107,3 +107,15 @@ def test_the_header_is_found_below_the_code_in_the_same_file_only() -> None:
     assert found is not None
     assert 0 == found.bias
     assert Images(memory, AddressSpace.of([other, text]), X86_64).of(text) is None
+
+
+def test_code_is_read_through_the_thread_that_is_walked_now() -> None:
+    """The thread that came first may be gone, and its memory with it."""
+    program = Program()
+    start = program.function(CALL + NOP * 3, undefined(RA))
+    leaf = program.function(NOP * 4 + RET)
+    thread = program.thread(leaf, [start + 5])
+    gone = replace(thread, memory=Bytes(0, b""))
+    unwinder = Unwinder()
+    assert Stop.NO_UNWIND_INFO is unwinder.unwind(replace(gone, registers=replace(gone.registers, pc=leaf + 1))).stop
+    assert unwind_user(thread) == unwinder.unwind(thread)

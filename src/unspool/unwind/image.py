@@ -133,8 +133,11 @@ class Images:
     def of(self, mapping: Mapping) -> Image | None:
         """The image that the mapping is part of, None when its ELF header is not mapped."""
         if mapping.start not in self._images:
-            header = next((candidate for candidate in self._headers(mapping) if self._memory.read(candidate.start, 4) == b"\x7fELF"), None)
-            self._images[mapping.start] = None if header is None else Image(self._memory, header, self._arch)
+            header = next(self._headers(mapping), None)
+            magic = None if header is None else self._memory.read(header.start, 4)
+            if header is not None and magic is None:
+                return None
+            self._images[mapping.start] = None if header is None or magic != b"\x7fELF" else Image(self._memory, header, self._arch)
         return self._images[mapping.start]
 
     def _headers(self, mapping: Mapping) -> Iterator[Mapping]:

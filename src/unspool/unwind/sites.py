@@ -42,6 +42,23 @@ class Site:
     coroutine: bool = False
 
 
+class Relay:
+    """Memory by way of whichever thread is walked now: the one that was first may be gone. `refused` counts the reads that gave nothing."""
+
+    __slots__ = ("memory", "refused")
+
+    def __init__(self, memory: Memory) -> None:
+        """Read from that memory until another is set."""
+        self.memory = memory
+        self.refused = 0
+
+    def read(self, address: int, size: int) -> bytes | None:
+        """What the memory gives."""
+        data = self.memory.read(address, size)
+        self.refused += data is None
+        return data
+
+
 class Sites:
     """The sites of one address space, by ip; memory and mappings must not change while they are used.
 
@@ -52,7 +69,7 @@ class Sites:
         self, thread: Thread, policy: Policy, provider: UnwindDataProvider | None = None, registry: SFrameRegistry | None = None
     ) -> None:
         """Nothing is read yet; `registry` has SFrame sections that no file tells of."""
-        self.memory: Memory = thread.memory
+        self.memory = Relay(thread.memory)
         self.space: AddressSpace = thread.space
         self.ends: EntryPoints = thread.ends
         self.arch: Arch = thread.registers.arch
@@ -66,17 +83,21 @@ class Sites:
         self.plans: dict[int, Plan] = {}
 
     def serves(self, thread: Thread) -> bool:
-        """Whether the thread is of the same address space, at the same generation."""
-        return thread.space is self.space and thread.ends == self.ends and thread.registers.arch is self.arch
+        """Whether the thread is of the same address space, at the same generation; then its memory is what is read from now on."""
+        if thread.space is not self.space or thread.ends != self.ends or thread.registers.arch is not self.arch:
+            return False
+        self.memory.memory = thread.memory
+        return True
 
     def of(self, ip: int, *, exact: bool) -> Site:
         """The site of a return address, or of an exact address."""
         known = self.exact if exact else self.call
         site = known.get(ip)
         if site is None:
+            refused = self.memory.refused
             site = self._decide(ip, exact=exact)
-            if self.budget.left < 0:
-                # Another walk, with a fresh budget, may learn more.
+            if self.budget.left < 0 or refused != self.memory.refused:
+                # Another walk may learn more, with a fresh budget, or through a thread that still lives.
                 return site
             known[ip] = site
             plain = not (site.exact or site.suspect or site.entry or site.coroutine)
