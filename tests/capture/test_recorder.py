@@ -46,9 +46,10 @@ def test_a_sample_is_stored_with_its_process_thread_cpu_and_stack() -> None:
     assert [(SECOND, 1, 1, 1, "cpu", "", 1, 1)] == sink.samples
     assert [(GHOST, 0, "ghost", "/bin/ghost", 1)] == sink.processes
     assert [(1, GHOST + 1, "worker")] == sink.threads
-    assert [(1, CODE + 8, 0x3008, "user", Trust.REGISTERS), (1, CODE + 0x20, 0x3020, "user", Trust.CFI)] == sink.frames
     [(frames, kernel_frames, stop, stop_module, judgement)] = sink.stacks
-    assert ((1, 2), 0, Stop.END_PROCESS_ENTRY, None, Verdict.RELIABLE) == (frames, kernel_frames, stop, stop_module, judgement.verdict)
+    places = [(1, CODE + 8, 0x3008, "user", Trust.REGISTERS), (1, CODE + 0x20, 0x3020, "user", Trust.CFI)]
+    assert places == [sink.frames[frame - 1] for frame in frames]
+    assert (0, Stop.END_PROCESS_ENTRY, None, Verdict.RELIABLE) == (kernel_frames, stop, stop_module, judgement.verdict)
     assert 1 == sink.counters["stored"]
 
 

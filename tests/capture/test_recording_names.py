@@ -31,7 +31,8 @@ class Names(dict[int, Named]):
 def named(*places: Place, perf_maps: PerfMaps | None = None) -> Names:
     names = Names()
     with Symbolizer(lines=False) as symbolizer:
-        name_frames(places, perf_maps or PerfMaps(), names, symbolizer)
+        for done, files in name_frames(places, perf_maps or PerfMaps(), names, symbolizer):
+            assert done <= files
     return names
 
 

@@ -104,6 +104,7 @@ class Frames:
         self._kernel = kernel
         self._is_jit = is_jit
         self._kernel_frames: dict[int, int] = {}
+        self._kernel_stacks: dict[bytes, tuple[int, ...]] = {}
         self._judgements: dict[tuple[int, int, int | None], Judgement] = {}
         self._modules: dict[FileIdentity, tuple[int, KeptFile | None]] = {}
         self._tallies: dict[tuple[Stop, str, Verdict], Tally] = {}
@@ -117,24 +118,52 @@ class Frames:
 
     def stack(self, raw: RawStack, process: Process, program: Program, time_ns: int) -> tuple[int, Tally]:
         """The number of the stored stack, and where its samples are counted."""
-        words = struct.unpack(f"<{len(raw.addresses) // 8}Q", raw.addresses)
-        known = program.frames if time_ns >= program.changed_ns else {}
-        frames = []
-        for depth, word in enumerate(words[: raw.n_kernel]):
-            # The innermost is the very instruction; a caller's address is the one after its call.
-            lookup = word - bool(depth)
-            frames.append(self._kernel_frames.get(lookup) or self._kernel_frame(word, lookup))
-        for word in words[raw.n_kernel :]:
-            frame = known.get(word)
-            if frame is None:
-                frame = known[word] = self._user_frame(word, process, program, time_ns)
-            frames.append(frame)
+        cut = 8 * raw.n_kernel
+        kernel, user = raw.addresses[:cut], raw.addresses[cut:]
+        frames = self._kernel_stack(kernel) + self._user_stack(user, process, program, time_ns)
         stop = _STOPS.get(raw.stop, Stop.NONE)
         judgement = self._judgement(raw)
         path, module = "", None
         if raw.stop_address and not stop.is_end:
             path, module = self._stop_module(raw.stop_address, process, program, time_ns)
-        return self._sink.stack(tuple(frames), raw.n_kernel, stop, module, judgement), self._tally(stop, path, judgement.verdict)
+        return self._sink.stack(frames, raw.n_kernel, stop, module, judgement), self._tally(stop, path, judgement.verdict)
+
+    def _kernel_stack(self, addresses: bytes) -> tuple[int, ...]:
+        if not addresses:
+            return ()
+        known = self._kernel_stacks.get(addresses)
+        if known is None:
+            words = struct.unpack(f"<{len(addresses) // 8}Q", addresses)
+            # The innermost is the very instruction; a caller's address is the one after its call.
+            lookups = ((word, word - bool(depth)) for depth, word in enumerate(words))
+            known = tuple(self._kernel_frames.get(lookup) or self._kernel_frame(word, lookup) for word, lookup in lookups)
+            if len(self._kernel_stacks) >= STACKS_REMEMBERED:
+                self._kernel_stacks.clear()
+            self._kernel_stacks[addresses] = known
+        return known
+
+    def _user_stack(self, addresses: bytes, process: Process, program: Program, time_ns: int) -> tuple[int, ...]:
+        """The leaf apart from its callers: of an interpreter's stacks nearly all differ, but few of them in more than the leaf."""
+        if not addresses:
+            return ()
+        if time_ns < program.changed_ns:
+            return self._user_frames(addresses, {}, process, program, time_ns)
+        callers = program.callers.get(addresses[8:])
+        if callers is None:
+            callers = self._user_frames(addresses[8:], program.frames, process, program, time_ns)
+            if len(program.callers) >= STACKS_REMEMBERED:
+                program.callers.clear()
+            program.callers[addresses[8:]] = callers
+        return self._user_frames(addresses[:8], program.frames, process, program, time_ns) + callers
+
+    def _user_frames(self, addresses: bytes, known: dict[int, int], process: Process, program: Program, time_ns: int) -> tuple[int, ...]:
+        frames = []
+        for word in struct.unpack(f"<{len(addresses) // 8}Q", addresses):
+            frame = known.get(word)
+            if frame is None:
+                frame = known[word] = self._user_frame(word, process, program, time_ns)
+            frames.append(frame)
+        return tuple(frames)
 
     def _tally(self, stop: Stop, module: str, verdict: Verdict) -> Tally:
         known = self._tallies.get((stop, module, verdict))

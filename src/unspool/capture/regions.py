@@ -78,17 +78,18 @@ class Region:
 class Space:
     """The executable mappings of one program, from one exec to the next.
 
-    `frames` and `stacks` are room for what was worked out for addresses; both are emptied when an address changes its meaning, and hold
-    for samples from `changed_ns` on. The kernel does not tell of unmapping: nothing runs there until something is mapped.
+    `frames`, `callers` and `stacks` are room for what was worked out for addresses; all are emptied when an address changes its meaning,
+    and hold for samples from `changed_ns` on. The kernel does not tell of unmapping: nothing runs there until something is mapped.
     """
 
-    __slots__ = ("_dead", "_regions", "_starts", "changed_ns", "frames", "since_ns", "stacks")
+    __slots__ = ("_dead", "_regions", "_starts", "callers", "changed_ns", "frames", "since_ns", "stacks")
 
     def __init__(self, since_ns: int) -> None:
         """An address space without mappings, from that instant on."""
         self.since_ns = since_ns
         self.changed_ns = since_ns
         self.frames: dict[int, int] = {}
+        self.callers: dict[bytes, tuple[int, ...]] = {}
         self.stacks: dict[bytes, Any] = {}
         self._starts: list[int] = []
         self._regions: list[Region] = []
@@ -115,6 +116,7 @@ class Space:
     def forget(self) -> None:
         """Empty what was worked out for addresses."""
         self.frames.clear()
+        self.callers.clear()
         self.stacks.clear()
 
     def _replace(self, old: list[Region], new: Region) -> list[Region]:

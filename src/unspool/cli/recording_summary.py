@@ -17,7 +17,7 @@ MOST_MODULES = 3
 def progress_line(stage: str, progress: Progress) -> str:
     """One line on how far the recording is."""
     if stage == "naming":
-        return f"naming the frames of {progress.samples:,} samples"
+        return f"{progress.samples:,} samples; naming their functions: {progress.files_named} of {progress.files} files"
     whole, cut = ended(progress.tallies)
     parts = [f"{progress.seconds:.0f} s", f"{progress.samples:,} samples", f"{share(whole, whole + cut)} whole"]
     if progress.lost:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Protocol
 
 from unspool.capture.frames import Place
@@ -53,18 +53,19 @@ class JitNames:
         return Reason.NO_JIT_NAME.because() if found is None else (Symbol(found.name, address - found.start),)
 
 
-def name_frames(places: Iterable[Place], perf_maps: PerfMaps, sink: NameSink, symbolizer: Symbolizer) -> None:
-    """Give a name, or the reason why there is none, to each frame."""
+def name_frames(places: Iterable[Place], perf_maps: PerfMaps, sink: NameSink, symbolizer: Symbolizer) -> Iterator[tuple[int, int]]:
+    """Give a name, or the reason why there is none, to each frame; after each file how many files are done, and how many there are."""
     groups: dict[Hashable, list[Place]] = defaultdict(list)
     for place in places:
         groups[_key(place)].append(place)
-    for key, group in groups.items():
+    for done, (key, group) in enumerate(groups.items(), 1):
         if key not in symbolizer:
             symbolizer.add(key, _source(group[0], perf_maps))
         in_file = group[0].kind in {"file", "vdso"}
         addresses = [place.offset if in_file else place.address for place in group]
         for place, named in zip(group, symbolizer.names(key, addresses), strict=True):
             sink.name(place.frame, named)
+        yield done, len(groups)
 
 
 def _key(place: Place) -> Hashable:
