@@ -220,3 +220,58 @@ def test_a_log_torn_at_any_byte_opens(tmp_path: Path) -> None:
             counts.append(connection.execute("SELECT count(*) FROM samples").fetchone()[0])
     assert counts == sorted(counts)
     assert {0, 200} == set(counts) - {400}
+
+
+FULL = """
+import resource, sys
+from store.recordings import HEADER, Scene
+from unspool.errors import RecordingError
+from unspool.store.writer import Writer
+out = Writer(sys.argv[1], HEADER)
+scene = Scene(out)
+process = out.process(1, 2, "demo")
+thread = out.thread(process, 1, "demo")
+out.sample(0, process, thread, 0, "cpu", "", 1, scene.stack(scene.frame("kept")))
+out.commit()
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    for number in range(1000):
+        for index in range(2000):
+            out.sample(number, process, thread, index, f"t{index}", f"d{number * index}", 1, scene.stack(scene.frame(f"f{number}_{index}")))
+        out.commit()
+except RecordingError as error:
+    print(error, "|", error.hint)
+    out.abandon()
+    sys.exit(3)
+"""
+
+
+def test_a_disk_that_is_full_is_an_error_with_a_hint_and_loses_nothing_committed(tmp_path: Path) -> None:
+    path = tmp_path / "a.unspool"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, env=environment, check=False)
+    assert (3, "") == (done.returncode, done.stderr)
+    assert "cannot be written" in done.stdout
+    assert "Is the disk full?" in done.stdout
+    with reader.open_recording(path) as recording:
+        assert [(1,)] == recording.rows("SELECT count(*) FROM samples WHERE detail = ''")
+
+
+def test_an_interrupted_commit_is_done_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.unspool"
+    with Writer(path, HEADER) as out:
+        frame = out.frame(None, 1, None, "user", Trust.CFI)
+        out.name(frame, (Symbol("named"),))
+        process = out.process(1, 2, "demo")
+        out.sample(0, process, out.thread(process, 1, "demo"), 0, "cpu", "", 1, out.stack((frame,), 0, Stop.CYCLE, None, UNJUDGED))
+        with monkeypatch.context() as patched:
+            patched.setattr(writer, "update", _interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                out.commit()
+        out.commit()
+    with reader.open_recording(path) as recording:
+        assert [("named", 1)] == recording.rows("SELECT symbol_state, (SELECT count(*) FROM samples) FROM frames")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

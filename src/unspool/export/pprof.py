@@ -81,9 +81,20 @@ class _Builder:
         return seen
 
     def _mappings(self, seen: dict[int, list[int]]) -> None:
-        for number, module in enumerate(self.profile.modules):
-            if number in seen:
-                self._mapping(number, module, seen[number])
+        # pprof takes the first mapping for the program that was profiled.
+        program = self._program()
+        for number in sorted(seen, key=lambda number: (self.profile.modules[number].path != program, number)):
+            self._mapping(number, self.profile.modules[number], seen[number])
+
+    def _program(self) -> str:
+        """The path of the program that has most samples."""
+        samples: dict[str, int] = {}
+        counted = self.profile.counted
+        for task, count in zip(counted.task.tolist(), counted.count.tolist(), strict=True):
+            exe = self.profile.tasks[task].exe
+            samples[exe] = samples.get(exe, 0) + count
+        samples.pop("", None)
+        return max(samples, key=lambda exe: samples[exe], default="")
 
     def _mapping(self, number: int, module: Module, addresses: list[int]) -> None:
         start = 0 if module.kind == "file" else min(addresses)

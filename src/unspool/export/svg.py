@@ -17,11 +17,11 @@ from unspool.profile.tree import grow
 WIDTH = 1200.0
 ROW = 18
 MARGIN = 10
-HEAD = 64
-FOOT = 34
+HEAD = 84
+FOOT = 10
 LETTER = 6.6
 """Width of a letter of the 11 px monospace font."""
-NARROWEST = 0.25
+NARROWEST = 0.4
 """Boxes narrower than this many pixels are left out."""
 
 # Okabe and Ito's palette, which colour-blind people can tell apart; marks are hatched as well, so that nothing is said by colour alone.
@@ -57,7 +57,8 @@ def chunks(profile: Profile, options: Options) -> Iterator[bytes]:
     left, total, depth, function, own = (column.tolist() for column in (boxes.left, boxes.total, boxes.depth, boxes.function, boxes.own))
     for box in wide:
         number = function[box]
-        x, y, width = MARGIN + left[box] * scale, HEAD + (deepest - depth[box]) * ROW, total[box] * scale
+        # The root is on top: deep stacks would push it out of sight.
+        x, y, width = MARGIN + left[box] * scale, HEAD + depth[box] * ROW, total[box] * scale
         name = names[number]
         place = f" ({places[number]})" if places[number] else ""
         title = f"{name}{place}: {total[box]:,} samples, {100 * total[box] / whole:.2f} %; self {own[box]:,}"
@@ -86,7 +87,7 @@ def _head(profile: Profile, options: Options, height: int) -> str:
     ]
     x = float(MARGIN)
     for colour, label in COLOURS.values():
-        parts.append(f'<rect x="{x:.0f}" y="{height - 24}" width="12" height="12" fill="{colour}"/>')
-        parts.append(f'<text x="{x + 16:.0f}" y="{height - 14}">{label}</text>\n')
+        parts.append(f'<rect x="{x:.0f}" y="54" width="12" height="12" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 16:.0f}" y="64">{label}</text>\n')
         x += 30 + LETTER * len(label)
     return "".join(parts)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from unspool.errors import RecordingError
 from unspool.model.module import ModuleKind
@@ -18,6 +18,9 @@ from unspool.store import place
 from unspool.store.batch import Batch, text, update
 from unspool.store.header import Header
 from unspool.store.schema import SCHEMA, TABLES
+
+if TYPE_CHECKING:
+    import duckdb
 
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
     # One thread: a recorder must leave the CPUs to what it records.
@@ -197,7 +200,7 @@ class Writer:
         connection = self._connection
         if connection is None:
             raise RecordingError(f"{self.path} is finished")
-        with place.private_files(), self._errors():
+        with place.private_files(), self._errors(), _rolled_back(connection):
             connection.execute("BEGIN")
             self._fill_states()
             for batch in self._batches.values():
@@ -216,7 +219,7 @@ class Writer:
     def _fill_states(self) -> None:
         """Put what is known by now into rows that are not on disk yet; what stays in `_states` is about rows that are."""
         rows = self._batches["frames"].rows
-        rows[:] = [(*row[:-1], self._states.pop(row[0], None)) for row in rows]
+        rows[:] = [(*row[:-1], self._states.pop(row[0], row[-1])) for row in rows]
 
     def _forget(self) -> None:
         for batch in self._batches.values():
@@ -237,3 +240,16 @@ class Writer:
             raise RecordingError(
                 f"{self.path} cannot be written: {first_line}", hint="Is the disk full? What was committed is kept."
             ) from error
+
+
+@contextlib.contextmanager
+def _rolled_back(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Undo the transaction when anything ends it early, Ctrl-C too: the rows are still buffered, and the next commit takes them."""
+    import duckdb
+
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(duckdb.Error):
+            connection.execute("ROLLBACK")
+        raise
