@@ -143,7 +143,8 @@ class Recording:
         places = self.recorder.frames.take_unnamed()
         try:
             with Symbolizer() as symbolizer:
-                for self.progress.files_named, self.progress.files in name_frames(places, self.recorder.perf_maps, self.writer, symbolizer):
+                for named, files in name_frames(places, self.recorder.perf_maps, self.writer, symbolizer):
+                    self.progress.files_named, self.progress.files = named, files
                     show("naming", self.progress)
         finally:
             with self._storing():
