@@ -35,18 +35,18 @@ ALWAYS_INLINE void set_rule(struct walk *w, u64 reg, u32 kind, u64 base, s64 off
     }
     u32 slot = slot_of(reg);
     if (slot >= SLOT_COUNT) return;
-    if (offset != (s16)offset || base > 15) kind = RULE_UNSUPPORTED;
+    if (offset != (s16)offset) kind = RULE_UNSUPPORTED;
     struct rule *rule = &row->rules[masked(slot, 7)];
     rule->kind = (u8)kind;
-    rule->base = (u8)base;
+    rule->base = (u8)(base > 15 ? REG_OTHER : base);
     rule->offset = (s16)offset;
 }
 
 ALWAYS_INLINE void set_cfa(struct walk *w, u32 kind, u64 base, s64 offset, s64 inner) {
     struct row *row = &w->cfi.row;
-    if (base > 15 || offset != (s32)offset || inner != (s32)inner) kind = CFA_UNSUPPORTED;
+    if (offset != (s32)offset || inner != (s32)inner) kind = CFA_UNSUPPORTED;
     row->cfa_kind = (u8)kind;
-    row->cfa_base = (u8)base;
+    row->cfa_base = (u8)(base > 15 ? REG_OTHER : base);
     row->cfa_offset = (s32)offset;
     row->cfa_inner = (s32)inner;
 }
@@ -161,7 +161,7 @@ SHARED int cfa_of_expression(struct walk *w, u64 size) {
     const u8 *bytes = w->cfi.expression;
     u32 threshold = plt_threshold(bytes, size);
     if (threshold) {
-        set_cfa(w, CFA_REG, REG_RSP, (w->ip & 15) >= threshold ? 16 : 8, 0);
+        set_cfa(w, CFA_FORM, REG_RSP, (w->ip & 15) >= threshold ? 16 : 8, 0);
         return 0;
     }
     struct form form = form_of(bytes, size > EXPRESSION_MAX ? 0 : (u32)size);
@@ -170,7 +170,7 @@ SHARED int cfa_of_expression(struct walk *w, u64 size) {
     else if (form.derefs)
         set_cfa(w, CFA_DEREF, form.base, form.offset, form.inner);
     else
-        set_cfa(w, CFA_REG, form.base, form.inner, 0);
+        set_cfa(w, CFA_FORM, form.base, form.inner, 0);
     return 0;
 }
 
@@ -355,7 +355,9 @@ LOOP_BODY long program_body(u64 index, void *context) {
     u32 op = (u32)byte & 0xff;
     u32 stop = 0;
     u32 done = 0;
-    if ((op >> 6) == 1) {  // advance_loc
+    if (cfi->in_cie && ((op >> 6) == 1 || (op >= 0x01 && op <= 0x04))) {
+        stop = STOP_BAD_CFI;  // a CIE has no location that it could advance
+    } else if ((op >> 6) == 1) {  // advance_loc
         done = advance(w, op & 0x3f);
     } else if ((op >> 6) == 3) {  // restore
         restore_rule(w, op & 0x3f);
@@ -395,12 +397,12 @@ SHARED int cfi_row(struct walk *w, u64 pc, u32 whole) {
     cfi->commit_row = 0;
     cfi->remembered = 0;
     cfi->location = cfi->pc_begin;
-    cfi->target = ~0ULL;
+    cfi->target = pc;
+    cfi->in_cie = 1;
     int stop = program_run(w, cfi->cie_program, cfi->cie_program_end);
     if (stop) return stop;
+    cfi->in_cie = 0;
     cfi->initial = cfi->row;
-    cfi->location = cfi->pc_begin;
-    cfi->target = pc;
     cfi->whole = (u8)whole;
     cfi->remembered = 0;
     stop = program_run(w, cfi->fde_program, cfi->fde_program_end);

@@ -21,6 +21,9 @@ enum reg {
     REG_RA = 16,
 };
 
+// A register that this walk does not keep: never known.
+#define REG_OTHER 31
+
 // Bits of `walk.known`: the registers that a function gives back, and the stack pointer.
 #define REGS_ALL 0xffff
 #define REGS_CALLEE_SAVED ((1 << 3) | (1 << 6) | (0xf << 12))
@@ -48,6 +51,7 @@ struct rule {
 enum cfa_kind {
     CFA_NONE,         // no rule was given
     CFA_REG,          // cfa = base + offset
+    CFA_FORM,         // the same, given by an expression: instructions may not change a part of it
     CFA_DEREF,        // cfa = *(base + inner) + offset
     CFA_UNSUPPORTED,  // an expression that this walk cannot follow
 };

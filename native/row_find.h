@@ -29,7 +29,7 @@ ALWAYS_INLINE void row_marks(struct walk *w, u64 pc) {
     struct row *row = &w->row;
     struct rule ra = row->rules[SLOT_RA];
     u32 at_home = ra.kind == RULE_AT_CFA && ra.offset == -8;
-    u32 standard = at_home && !w->cfi.signal && row->cfa_kind == CFA_REG;
+    u32 standard = at_home && !w->cfi.signal && (row->cfa_kind == CFA_REG || row->cfa_kind == CFA_FORM);
     row->saved = 0;
     for (u32 slot = 0; slot < SLOT_COUNT; slot++) {
         if (slot == SLOT_RA || row->rules[slot].kind == RULE_SAME) continue;

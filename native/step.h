@@ -13,9 +13,9 @@ ALWAYS_INLINE u32 register_of(u32 slot) {
 
 // The CFA into w->cfa; 0 or a stop.
 ALWAYS_INLINE int step_cfa(struct walk *w) {
-    u32 base = w->row.cfa_base & 15;
+    u32 base = w->row.cfa_base & 31;
     if (!(w->known >> base & 1)) return STOP_REG_UNAVAILABLE;
-    u64 cfa = w->regs[base];
+    u64 cfa = w->regs[masked(base, 15)];
     if (w->row.cfa_kind == CFA_DEREF) {
         int stop = stack_word(w, cfa + (u64)(s64)w->row.cfa_inner, &cfa);
         if (stop) return stop;
@@ -37,12 +37,12 @@ ALWAYS_INLINE int step_guards(struct walk *w) {
 // The caller's value of a slot into w->next; 0 or a stop. A value that cannot be had is not known: only a later use of it is an error.
 ALWAYS_INLINE int step_slot(struct walk *w, u32 slot) {
     struct rule rule = w->row.rules[masked(slot, 7)];
-    u32 base = rule.base & 15;
+    u32 base = rule.base & 31;
     u64 value = w->cfa;
     if (rule.kind == RULE_UNDEFINED || rule.kind == RULE_UNSUPPORTED) return 0;
     if (rule.kind == RULE_AT_REG || rule.kind == RULE_REG_VALUE) {
         if (!(w->known >> base & 1)) return slot == SLOT_RA ? STOP_REG_UNAVAILABLE : 0;
-        value = w->regs[base];
+        value = w->regs[masked(base, 15)];
     }
     value += (u64)(s64)rule.offset;
     if (rule.kind == RULE_AT_CFA || rule.kind == RULE_AT_REG) {
@@ -90,8 +90,8 @@ SHARED int step_general(struct walk *w) {
     }
     if (!(w->next_known >> SLOT_RA & 1)) return STOP_UNSUPPORTED_RULE;
     if (w->row.saved >> SLOT_RSP & 1) {
-        if (!(w->next_known >> SLOT_RSP & 1)) return STOP_UNSUPPORTED_RULE;
-        sp = w->next[SLOT_RSP];
+        if (w->row.rules[SLOT_RSP].kind == RULE_UNSUPPORTED) return STOP_UNSUPPORTED_RULE;
+        if (w->next_known >> SLOT_RSP & 1) sp = w->next[SLOT_RSP];
         if (!(flags & ROW_SIGNAL) && (sp <= w->regs[REG_RSP] || sp > w->cfa)) return STOP_CFA_NOT_ABOVE_SP;
     }
     if (flags & ROW_SIGCONTEXT) {

@@ -58,6 +58,7 @@ SHARED int enter_module(struct walk *w) {
     }
     if (w->depth && (stop == STOP_NO_MAPPING || stop == STOP_NOT_EXECUTABLE)) return STOP_RA_NOT_EXECUTABLE;
     if (w->depth && stop == STOP_RA_REWRITTEN) return stop;
+    row_stop(w, (u32)stop);
     int full = place(w, PLACED);
     return full ? full : stop;
 }
@@ -87,7 +88,7 @@ SHARED int enter_row(struct walk *w) {
     w->stop_address = w->ip;
     if (flags & ROW_NOT_CALL) mark(w, frame, STOP_NOT_A_CALL_SITE);
     if (flags & ROW_COROUTINE) {
-        if (w->row.cfa_kind == CFA_REG || w->row.cfa_kind == CFA_DEREF) last_cfa(w);
+        if (w->row.cfa_kind != CFA_NONE && w->row.cfa_kind != CFA_UNSUPPORTED) last_cfa(w);
         return STOP_END_COROUTINE;
     }
     if (flags & ROW_STOP) {

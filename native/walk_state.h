@@ -12,6 +12,7 @@
 //   void home_put_row(w, key)     w->row was decided: the home may cache it (rows with ROW_STOP are given too: the negative cache).
 //   int home_put_frame(w, ip, marks)  appends a frame (marks: record.h FRAME_*); 0, or FRAME_LIMIT. w->depth is its index; the walk counts it up.
 //   void home_frame_cfa(w)        the last frame's CFA is now known: w->cfa.
+//   int home_frame_section(w)     sets w->module.eh_frame and header_end where the home knows them although no program header says it: 1, or 0.
 //   int home_original_return(w, &ra)  the next return address that a uretprobe replaced; 0, or RA_REWRITTEN when the home does not know.
 //   void home_stack_bounds(w)     sets w->stack_low, w->stack_high to the writable mapping that holds rsp; 1, 1 when none does; 0, 0 when the home does
 //                                 not know (then nothing is checked against it, and no thread's entry is an accepted end).
@@ -80,8 +81,9 @@ struct cfi {
     u8 signal;         // 'S'
     u8 whole;          // the program is run to its end, for commit_row
     u8 remembered;     // states on the stack
+    u8 in_cie;         // the CIE's program is run
     u8 expression[EXPRESSION_MAX];
-    u8 spare[19 - EXPRESSION_MAX];
+    u8 spare[18 - EXPRESSION_MAX];
     struct row row;
     struct row initial;  // after the CIE's program, for DW_CFA_restore
     struct row states[REMEMBER_MAX];

@@ -64,7 +64,7 @@ static void print_row(u64 pc, const struct row *row) {
         printf(" %s\n", unspool_stop_name(row->stop));
         return;
     }
-    if (row->cfa_kind == CFA_REG) printf(" %s%+d", NAMES[row->cfa_base], row->cfa_offset);
+    if (row->cfa_kind == CFA_REG || row->cfa_kind == CFA_FORM) printf(" %s%+d", NAMES[row->cfa_base], row->cfa_offset);
     if (row->cfa_kind == CFA_DEREF) printf(" exp");
     if (row->flags & ROW_OUTERMOST) {
         printf(" ra=u\n");
