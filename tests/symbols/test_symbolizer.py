@@ -289,6 +289,21 @@ def test_what_was_not_added_or_not_found_is_unnamed() -> None:
         assert "never added" not in symbolizer
 
 
+def test_a_key_that_is_added_again_has_its_new_file(programs: Programs) -> None:
+    path = programs.build("inlined.cc", "-O2", "-g")
+    start, _ = symbols_of(path)["main"]
+    with Symbolizer() as symbolizer:
+        for key in ("a", "b", "a"):
+            symbolizer.add(key, opened(path if key == "a" else "/bin/bash"))
+            symbolizer.names(key, [start], stated=True)
+        symbolizer.add("a", None)
+        symbolizer.add("c", opened(path))
+        [[main], [gone]] = (symbolizer.names(key, [start], stated=True) for key in ("c", "a"))
+        assert isinstance(main, tuple)
+        assert ("main", Unnamed(Reason.UNKNOWN_FILE)) == (main[-1].function, gone)
+        assert symbolizer.names("b", [start], stated=True) != [main]
+
+
 def test_another_build_at_the_path_is_not_believed() -> None:
     with Symbolizer() as symbolizer:
         symbolizer.add("ls", opened("/bin/ls", "c0ffee"))

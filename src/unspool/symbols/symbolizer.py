@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -62,6 +63,7 @@ class Symbolizer:
         self._sources: dict[Hashable, _File | NameTable | Unnamed] = {}
         self._workers: dict[bool, Worker] = {}
         self._servers: Debuginfod | None = None
+        self._numbers = count()
 
     def __enter__(self) -> Self:
         """Fork the first worker: it loads the parser while the stacks are taken, and before the program has threads."""
@@ -86,7 +88,7 @@ class Symbolizer:
         _close(self._sources.pop(key, None))
         if source is None:
             source = Reason.UNKNOWN_FILE.because()
-        self._sources[key] = _File(len(self._sources), source) if isinstance(source, OpenFile) else source
+        self._sources[key] = _File(next(self._numbers), source) if isinstance(source, OpenFile) else source
 
     def __contains__(self, key: object) -> bool:
         """Whether `add` was called for the key."""
