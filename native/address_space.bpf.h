@@ -101,6 +101,8 @@ struct home {
     u64 header_at;            // of the search for a file's first byte
     u64 header;
     u64 row_hits;             // of this walk: counted once, at its end
+    u32 file_key;             // of the last module's file
+    u32 learned;              // how many frame sections user space had given when the walk began
     u64 interpreter;          // AT_BASE, where its ELF header could not be read; 0
     u64 return_instance;      // of the next uretprobe whose return address is still to be met
     struct tree_node node;

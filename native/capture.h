@@ -50,7 +50,24 @@ struct target {
     u32 id;  // as seen in the profiler's PID namespace
 };
 
+// Where .eh_frame of a file is, as its section headers say: stated addresses. The key is `unread` of a record.
+struct frame_section {
+    u64 start;
+    u64 end;
+};
+
+#define FRAME_SECTIONS_MAX 4096
+
 // ---- for user space only
+
+// A file whose unwind data was not found, and where: a process and an address in its code.
+struct unread_file {
+    u32 key;
+    u32 pid;
+    u64 address;
+};
+
+#define UNREAD_MAX 16
 
 struct sampler;
 
@@ -74,6 +91,12 @@ EXPORT int unspool_sampler_watch(struct sampler *sampler, u32 kind, u32 id, int 
 
 // Copy whole records into the buffer, as many as fit; the bytes copied, or -errno. `size` must hold the largest record (about 34 KB).
 EXPORT s64 unspool_sampler_drain(struct sampler *sampler, void *buffer, u64 size);
+
+// Files of the last drain whose unwind data was not found, each once; their number.
+EXPORT u32 unspool_sampler_unread(struct sampler *sampler, struct unread_file *files);
+
+// Say where such a file has its .eh_frame. 0 or -errno.
+EXPORT int unspool_sampler_frame_section(struct sampler *sampler, u32 key, u64 start, u64 end);
 
 // The counters, summed over the CPUs. 0 or -errno.
 EXPORT int unspool_sampler_counters(const struct sampler *sampler, u64 *values, u32 number);

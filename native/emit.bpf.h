@@ -90,6 +90,7 @@ INLINE void conclude(struct job *job) {
     count_more(COUNT_ROW_HITS, home_of(w)->row_hits);
     record->n_user = w->depth;
     record->stop = w->stop;
+    record->unread = w->stop == STOP_NO_UNWIND_INFO && w->module.stop == STOP_NO_UNWIND_INFO ? home_of(w)->file_key : 0;
     record->stop_address = w->stop_address;
     record->first_bad_frame = w->first_bad_frame;
     record->reason = w->bad_reason;

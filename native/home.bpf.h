@@ -4,6 +4,7 @@
 #define UNSPOOL_HOME_BPF_H
 
 #include "address_space.bpf.h"
+#include "capture.h"
 #include "walk_state.h"
 
 // Pairs of rows, of the whole machine: 2 MB. A row lies in either half of the pair that its key gives: of two rows that are met in every sample and share
@@ -63,6 +64,22 @@ struct space_entry {
         u64 words[3];
     };
 };
+
+// What user space read in the section headers of files that have no PT_GNU_EH_FRAME.
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, FRAME_SECTIONS_MAX);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, u32);
+    __type(value, struct frame_section);
+} frame_sections SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, u32);
+    __type(value, u32);
+} learned SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -148,6 +165,8 @@ INLINE void home_open(struct walk *w, struct task_struct *task, struct mm_struct
     w->thread_pointer = task->thread.fsbase;
     w->exact = 1;
     home->row_hits = 0;
+    u32 zero = 0, *number = bpf_map_lookup_elem(&learned, &zero);
+    home->learned = number ? *number : 0;
     w->module.start = w->module.end = 0;
 }
 
@@ -219,7 +238,8 @@ SHARED int home_find_module(struct walk *w, u64 pc) {
     }
     if (stop)
         return stop;
-    u64 id = hash_step(home->space.id, mapping->identity);
+    u64 id = hash_step(hash_step(home->space.id, mapping->identity), home->learned);
+    home->file_key = mapping->kind == MAPPING_FILE ? (u32)mapping->file | 1 : 0;
     struct module_entry *entry = module_slot(id);
     if (!entry)
         return STOP_NO_MAPPING;
@@ -236,6 +256,16 @@ SHARED int home_find_module(struct walk *w, u64 pc) {
     w->module.flags = mapping->kind == MAPPING_VDSO ? MODULE_VDSO : 0;
     w->module.header = mapping->kind == MAPPING_VDSO ? mapping->start : find_header(w);
     return 0;
+}
+
+INLINE int home_frame_section(struct walk *w) {
+    u32 key = home_of(w)->file_key;
+    struct frame_section *section = bpf_map_lookup_elem(&frame_sections, &key);
+    if (!section)
+        return 0;
+    w->module.eh_frame = w->module.bias + section->start;
+    w->module.header_end = w->module.bias + section->end;
+    return 1;
 }
 
 INLINE void home_keep_module(struct walk *w) {

@@ -202,6 +202,12 @@ static void home_frame_cfa(struct walk *w) {
     frame->flags |= UNSPOOL_CFA;
 }
 
+// The caller of the library has the file, and its own way to unwind with it.
+ALWAYS_INLINE int home_frame_section(struct walk *w) {
+    (void)w;
+    return 0;
+}
+
 static int home_original_return(struct walk *w, u64 *ra) {
     struct unspool_context *context = home_of(w);
     const struct unspool_thread *thread = context->thread;

@@ -35,6 +35,9 @@ struct sampler {
     u8 *buffer;
     u64 used;
     u64 size;
+    struct unread_file unread[UNREAD_MAX];
+    u32 n_unread;
+    u32 learned;
 };
 
 static char log_text[LOG_SIZE];
@@ -74,6 +77,14 @@ const char *unspool_sampler_error(void) {
     return log_text;
 }
 
+static void note_unread(struct sampler *sampler, const struct record *record) {
+    for (u32 i = 0; i < sampler->n_unread; i++)
+        if (sampler->unread[i].key == record->unread)
+            return;
+    if (sampler->n_unread < UNREAD_MAX)
+        sampler->unread[sampler->n_unread++] = (struct unread_file){.key = record->unread, .pid = record->pid, .address = record->stop_address};
+}
+
 // In the ring the user's frames come first, for they are found first; as the reader gets them, the kernel's, which are the inner ones.
 static int copy_record(void *context, void *data, size_t size) {
     struct sampler *sampler = context;
@@ -88,6 +99,8 @@ static int copy_record(void *context, void *data, size_t size) {
     memcpy(to + sizeof(*record), frames + user, kernel);
     memcpy(to + sizeof(*record) + kernel, frames, user);
     sampler->used += record->size;
+    if (record->unread)
+        note_unread(sampler, record);
     // libbpf counts the record as consumed when the callback fails, so it fails after the copy: no room for another of the largest size.
     return sampler->size - sampler->used < RECORD_SIZE_MAX ? -ENOSPC : 0;
 }
@@ -290,9 +303,25 @@ s64 unspool_sampler_drain(struct sampler *sampler, void *buffer, u64 size) {
     sampler->buffer = buffer;
     sampler->size = size;
     sampler->used = 0;
+    sampler->n_unread = 0;
     int taken = ring_buffer__consume(sampler->ring);
     sampler->buffer = NULL;
     return taken < 0 && taken != -ENOSPC ? taken : (s64)sampler->used;
+}
+
+u32 unspool_sampler_unread(struct sampler *sampler, struct unread_file *files) {
+    memcpy(files, sampler->unread, sampler->n_unread * sizeof(*files));
+    return sampler->n_unread;
+}
+
+int unspool_sampler_frame_section(struct sampler *sampler, u32 key, u64 start, u64 end) {
+    struct frame_section section = {.start = start, .end = end};
+    u32 zero = 0;
+    // What was decided without it is forgotten: the number is part of every module's name.
+    u32 learned = ++sampler->learned;
+    if (bpf_map_update_elem(map_fd(sampler, "frame_sections"), &key, &section, BPF_ANY))
+        return -errno;
+    return bpf_map_update_elem(map_fd(sampler, "learned"), &zero, &learned, BPF_ANY) ? -errno : 0;
 }
 
 // Runs that the kernel dropped because the program was running on that CPU already.

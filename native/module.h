@@ -110,9 +110,10 @@ SHARED int module_headers(struct walk *w) {
     struct loop loop = {.w = w};
     LOOP(count < PHDRS_MAX ? count : PHDRS_MAX, phdr_body, &loop);
     if (search->stop) return search->stop;
-    if (!search->found || !module->frame_hdr) return STOP_NO_UNWIND_INFO;
-    module->frame_hdr += module->bias;
+    if (!search->found) return STOP_NO_UNWIND_INFO;
     module->header_end += module->bias;
+    if (!module->frame_hdr) return STOP_NO_UNWIND_INFO;
+    module->frame_hdr += module->bias;
     return 0;
 }
 
@@ -151,6 +152,9 @@ ALWAYS_INLINE int module_parse(struct walk *w) {
     module->flags &= ~(u32)(MODULE_PARSED | MODULE_TABLE);
     int stop = module->header ? module_headers(w) : STOP_NO_UNWIND_INFO;
     if (!stop) stop = module_frame_hdr(w);
+    // Without PT_GNU_EH_FRAME only the file's section headers say where .eh_frame is.
+    else if (stop == STOP_NO_UNWIND_INFO && home_frame_section(w))
+        stop = 0;
     if (is_passing((u32)stop)) return stop;
     // Bytes that are not there for good are as bad as wrong ones.
     module->stop = stop == 0 || stop == STOP_NO_UNWIND_INFO ? (u32)stop : STOP_BAD_CFI;

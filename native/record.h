@@ -42,7 +42,7 @@ enum record_flag {
 
 struct record {
     u32 size;      // bytes of the record, addresses included
-    u32 spare;
+    u32 unread;    // with NO_UNWIND_INFO: stands for the file that has no PT_GNU_EH_FRAME; 0
     u64 time_ns;   // CLOCK_MONOTONIC at the sample, also when the walk was deferred
     u64 start_ns;  // the process's start, CLOCK_BOOTTIME (task->group_leader->start_boottime)
     u32 pid;

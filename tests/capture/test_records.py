@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import struct
 import subprocess
@@ -31,6 +32,8 @@ CONSTANTS = {
     **{f"COUNT_{counter.name}": counter.value for counter in Counter},
     "sizeof(struct record)": HEADER.size,
     "sizeof(struct sampler_config)": kernel.CONFIG.size,
+    "sizeof(struct unread_file)": ctypes.sizeof(kernel._UnreadFile),
+    "UNREAD_MAX": kernel._UNREAD_MAX,
 }
 
 

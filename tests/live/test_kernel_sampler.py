@@ -198,6 +198,17 @@ def children_of(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
 
+def test_a_static_program_that_only_section_headers_explain(programs: Programs) -> None:
+    """GCC leaves PT_GNU_EH_FRAME out of it: its first stacks are cut, and then the walk is told where .eh_frame is."""
+    program = programs.build("deep.c", "-O2", "-static", "-no-pie")
+    with running(program, "20", "spin") as process, Sampler(Request(pids=(process.pid,), frequency=499)) as sampler:
+        sampler.start()
+        found = gathered(sampler, lambda so_far: so_far and so_far[-1].stop.is_end, "a whole stack")
+    assert Stop.NO_UNWIND_INFO is found[0].stop
+    assert (Stop.END_PROCESS_ENTRY, Verdict.RELIABLE) == (found[-1].stop, found[-1].judgement.verdict)
+    assert 20 < len(found[-1].user) < 40
+
+
 def test_one_thread_of_a_process(programs: Programs) -> None:
     with running(programs.build("threads.c", "-O2"), "3") as process:
         threads = [tid for tid in procfs.thread_ids(process.pid) if tid != process.pid]

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from unspool.capture.counters import Counter
+from unspool.capture.frame_sections import FrameSections
 from unspool.capture.records import RECORD_MAX, RecordTrigger
 from unspool.capture.request import Request
 from unspool.errors import NotPermitted, UnspoolError, Unsupported
@@ -33,6 +34,13 @@ _FIRST_PID_NAMESPACE = 0xEFFFFFFC
 """The inode number of the machine's first PID namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO)."""
 
 _LOG_LINES = 12
+_UNREAD_MAX = 16
+
+
+class _UnreadFile(ctypes.Structure):
+    """`struct unread_file` of native/capture.h."""
+
+    _fields_ = (("key", ctypes.c_uint32), ("pid", ctypes.c_uint32), ("address", ctypes.c_uint64))
 
 
 class Sampler:
@@ -43,6 +51,7 @@ class Sampler:
         self.request = request
         self._library = library()
         self._buffer = ctypes.create_string_buffer(max(BATCH_BYTES, RECORD_MAX))
+        self._frame_sections = FrameSections()
         self._handle = self._load()
         try:
             for pid in request.pids:
@@ -84,7 +93,19 @@ class Sampler:
         size = self._library.unspool_sampler_drain(self._handle, self._buffer, len(self._buffer))
         if size < 0:
             raise self._failure(-size)
-        return ctypes.string_at(self._buffer, size)
+        data = ctypes.string_at(self._buffer, size)
+        self._frame_sections.teach(self)
+        return data
+
+    def unread(self) -> list[tuple[int, int, int]]:
+        """Files of the last drain whose unwind data was not found: key, process, address in the code."""
+        files = (_UnreadFile * _UNREAD_MAX)()
+        number = self._library.unspool_sampler_unread(self._handle, files)
+        return [(file.key, file.pid, file.address) for file in files[:number]]
+
+    def frame_section(self, key: int, start: int, end: int) -> None:
+        """Tell the kernel's walk where a file has its .eh_frame (Svma); a full table is no error, the file stays as it was."""
+        self._library.unspool_sampler_frame_section(self._handle, key, start, end)
 
     def counters(self) -> dict[str, int]:
         """What was counted since the programs were loaded, by label (`counters.Counter`)."""
@@ -186,6 +207,8 @@ def library() -> ctypes.CDLL:
     _declare(found, "is_hardware", ctypes.c_int, handle)
     _declare(found, "watch", ctypes.c_int, handle, number, number, ctypes.c_int)
     _declare(found, "drain", ctypes.c_int64, handle, ctypes.c_void_p, size)
+    _declare(found, "unread", number, handle, ctypes.c_void_p)
+    _declare(found, "frame_section", ctypes.c_int, handle, number, size, size)
     _declare(found, "counters", ctypes.c_int, handle, ctypes.c_void_p, number)
     _declare(found, "stop", None, handle)
     _declare(found, "flush", ctypes.c_int, handle)

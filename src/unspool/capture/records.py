@@ -11,7 +11,7 @@ from unspool.model.verdict import Judgement, Stop, Trust, Verdict
 
 HEADER = struct.Struct("<IIQQIIIHHQQIBBBBHHI")
 FIELDS = (
-    *("size", "spare", "time_ns", "start_ns", "pid", "tid", "cpu", "trigger", "flags", "detail", "stop_address", "first_bad_frame"),
+    *("size", "unread", "time_ns", "start_ns", "pid", "tid", "cpu", "trigger", "flags", "detail", "stop_address", "first_bad_frame"),
     *("stop", "verdict", "reason", "reserved", "n_kernel", "n_user", "space_generation"),
 )
 """The names of the header's fields in `struct record`, in order; the addresses follow."""
