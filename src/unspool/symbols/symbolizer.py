@@ -124,7 +124,9 @@ class Symbolizer:
                 # An old worker may have died of what it did before: a new one gets the file once more.
                 if fresh:
                     break
-        return [file.failure or Reason.PARSER_DIED.because()] * len(addresses)
+        # It is not tried again: a file that costs its time limit once would cost it for every batch.
+        file.failure = file.failure or Reason.PARSER_DIED.because()
+        return [file.failure] * len(addresses)
 
     def _ask_names(self, file: _File, addresses: list[int], *, stated: bool) -> list[Named]:
         worker = self._opened(file)
