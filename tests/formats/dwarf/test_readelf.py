@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from formats.dwarf.readelf import Cells, readelf_rows
+from target_programs import Programs
 
 from unspool.formats.dwarf import Fde, FrameSection, How, RegisterRule, Row, rows
 from unspool.formats.elf import Elf
@@ -75,3 +76,23 @@ def test_every_row_is_the_one_that_readelf_prints(path: Path) -> None:
         seen += len(found)
     assert {} == expected
     assert seen > 20
+
+
+@pytest.mark.parametrize("flags", [("-g",), ("-g", "-gdwarf64")], ids=" ".join)
+def test_debug_frame_is_read_as_readelf_reads_it(programs: Programs, flags: tuple[str, ...]) -> None:
+    """Without asynchronous tables GCC writes .debug_frame, of either width."""
+    path = programs.build("deep.c", "-O1", "-fno-asynchronous-unwind-tables", *flags)
+    expected = readelf_rows(path)
+    elf = Elf(path.read_bytes())
+    section = elf.section(".debug_frame")
+    assert section is not None
+    data = elf.data(section)
+    frames = FrameSection(Bytes(0, data), 0, len(data), kind="debug_frame")
+    seen = 0
+    for fde in frames.fdes():
+        printed = expected[fde.start, fde.end]
+        found = [as_printed(row, printed[0][2], X86_64, fde.cie.ra_register) for row in rows(fde)] if printed else []
+        assert printed == found
+        seen += len(found)
+    assert seen > 3
+    assert section.size > 0
