@@ -28,12 +28,17 @@ def judge(frames: Sequence[Frame], stop: Stop, noted: tuple[int, Stop] | None, t
 
 
 def first_not_shadowed(frames: Sequence[Frame], shadow: Sequence[int]) -> int | None:
-    """The first frame whose return address the shadow stack does not hold behind that of the frame before; None when it holds them all."""
+    """The first frame whose return address is not the next one on the shadow stack; None when all are.
+
+    A signal's trampoline is on the shadow stack, and an exact frame here: it is passed over. A frame that is missing here is next there.
+    """
     position = iter(shadow)
+    passed: set[int] = set()
     for index, frame in enumerate(frames):
         if frame.exact or frame.trust.is_guess:
+            passed.add(frame.ip)
             continue
-        if not any(address == frame.ip for address in position):
+        if next((address for address in position if address not in passed), None) != frame.ip:
             return index
     return None
 
