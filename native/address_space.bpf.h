@@ -37,7 +37,7 @@ struct mapping {
     u64 file;      // stands for the file: device, inode, generation, time of last change; 0 when there is none
     u64 identity;  // stands for all of the above and below
     u32 kind;
-    u32 flags;  // VM_READ, VM_EXEC
+    u32 flags;  // VM_READ, VM_WRITE, VM_EXEC
 };
 
 // The current process's address space. `id` is never used again while the machine runs (arch/x86/include/asm/mmu.h: ctx_id), `epoch` changes with every
@@ -217,7 +217,7 @@ SHARED int mapping_read(struct walk *w, u32 other) {
     mapping->start = BPF_CORE_READ(vma, vm_start);
     mapping->end = BPF_CORE_READ(vma, vm_end);
     mapping->offset = BPF_CORE_READ(vma, vm_pgoff) << 12;
-    mapping->flags = BPF_CORE_READ(vma, vm_flags) & (VM_READ | VM_EXEC);
+    mapping->flags = BPF_CORE_READ(vma, vm_flags) & (VM_READ | VM_WRITE | VM_EXEC);
     mapping->kind = file ? MAPPING_FILE : MAPPING_ANON;
     if (!file && mapping->start == home->space.vdso)
         mapping->kind = MAPPING_VDSO;

@@ -351,8 +351,11 @@ INLINE void home_stack_bounds(struct walk *w) {
     struct home *home = home_of(w);
     u64 sp = w->regs[REG_RSP];
     mapping_find(w, sp, sp >> 20 | 1ull << 63);
-    w->stack_low = home->mapping.start;
-    w->stack_high = home->mapping.end;
+    int writable = home->mapping.kind != MAPPING_NONE && home->mapping.flags & VM_WRITE;
+    // While the mappings change, a miss proves nothing.
+    u64 nowhere = home->mapping.kind != MAPPING_NONE || home->space.stable;
+    w->stack_low = writable ? home->mapping.start : nowhere;
+    w->stack_high = writable ? home->mapping.end : nowhere;
 }
 
 #endif

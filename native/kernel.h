@@ -28,6 +28,7 @@
 
 // Flags of a VMA (include/linux/mm.h).
 #define VM_READ 1
+#define VM_WRITE 2
 #define VM_EXEC 4
 
 // ---- tasks
