@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -37,7 +37,34 @@ def chromium(*, width: int = 1300, height: int = 800) -> Iterator[webdriver.Chro
         driver.set_script_timeout(PATIENCE)
         yield driver
     finally:
-        driver.quit()
+        with suppress(WebDriverException):
+            driver.quit()
+
+
+class Browsers:
+    """One Chromium for the tests of a module; a new one when it no longer answers."""
+
+    def __init__(self) -> None:
+        """Nothing is started before the first test asks."""
+        self._held = ExitStack()
+        self._driver: webdriver.Chrome | None = None
+
+    def get(self) -> webdriver.Chrome:
+        """A browser that answers, with nothing on its console."""
+        if self._driver is not None:
+            try:
+                self._driver.get("about:blank")
+                complaints(self._driver)
+            except WebDriverException:
+                self._driver = None
+        if self._driver is None:
+            self._driver = self._held.enter_context(chromium())
+        return self._driver
+
+    def close(self) -> None:
+        """End what was started."""
+        with suppress(WebDriverException, OSError):
+            self._held.close()
 
 
 def wait_for(driver: webdriver.Chrome, condition: Callable[[webdriver.Chrome], object]) -> object:

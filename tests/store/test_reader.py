@@ -7,6 +7,7 @@ import pytest
 from store.recordings import HEADER, small
 
 from unspool.errors import RecordingError
+from unspool.store.load import load
 from unspool.store.reader import open_recording
 from unspool.store.schema import SCHEMA, TABLES
 from unspool.store.writer import Writer
@@ -86,3 +87,19 @@ def test_sql_on_a_recording_reaches_no_other_file(tmp_path: Path) -> None:
             with pytest.raises(duckdb.Error):
                 recording.rows(sql)
     assert {"a.unspool", "secret.csv"} == {file.name for file in tmp_path.iterdir()}
+
+
+def test_a_table_with_other_columns_is_refused(tmp_path: Path) -> None:
+    path = small(tmp_path / "a.unspool")
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("ALTER TABLE samples ALTER weight TYPE VARCHAR")
+    with pytest.raises(RecordingError, match=r"samples\.weight"):
+        open_recording(path)
+
+
+def test_numbers_that_cannot_be_added_up_are_an_error_not_a_traceback(tmp_path: Path) -> None:
+    path = small(tmp_path / "a.unspool")
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(f"UPDATE samples SET weight = {2**63 - 1}")
+    with open_recording(path) as recording, pytest.raises(RecordingError, match="cannot be read"):
+        load(recording)

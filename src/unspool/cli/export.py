@@ -24,7 +24,7 @@ EXAMPLES = """examples:
   unspool export host.unspool --comm nginx -o nginx.pb.gz        for `go tool pprof`
 
 formats:
-""" + "".join(f"  {name:<13}{', '.join(entry.suffixes):<40}{entry.says}\n" for name, entry in FORMATS.items())
+""" + "".join(f"  {name:<14}{', '.join(entry.suffixes):<42}{entry.says}\n" for name, entry in FORMATS.items())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -101,7 +101,8 @@ def _cases(column: str, members: type[Stop | Verdict]) -> str:
 
 
 STACKS = f"""
-    SELECT stack, len(frames) AS length, kernel_frames, {_cases("stop", Stop)} AS stop, coalesce(stop_module, {NONE}) AS stop_module,
+    SELECT stack, coalesce(len(frames), 0) AS length, kernel_frames,
+        {_cases("stop", Stop)} AS stop, coalesce(stop_module, {NONE}) AS stop_module,
         {_cases("verdict", Verdict)} AS verdict, {_cases("reason", Stop)} AS reason, coalesce(first_bad_frame, {NONE}) AS bad
     FROM stacks ORDER BY stack
 """  # noqa: S608 - numbers and names of enums

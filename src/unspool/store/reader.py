@@ -192,11 +192,20 @@ def _check_schema(recording: Recording) -> None:
 
     try:
         rows = recording.rows("SELECT schema FROM recording")
-        tables = {name for (name,) in recording.rows("SELECT table_name FROM information_schema.tables")}
+        found = set(recording.rows("SELECT table_name, column_name, data_type FROM information_schema.columns"))
     except duckdb.Error:
-        rows, tables = [], set()
-    if len(rows) != 1 or not tables >= set(TABLES):
+        rows, found = [], set()
+    names = {table for table, _, _ in found}
+    if len(rows) != 1 or not names >= set(TABLES) or not isinstance(rows[0][0], int):
         raise RecordingError(f"{recording.path} is a DuckDB database but not a recording", hint="`duckdb FILE` opens it.")
     if rows[0][0] > SCHEMA:
         message = f"{recording.path} has schema {rows[0][0]}; this Unspool reads up to {SCHEMA}"
         raise RecordingError(message, hint="Read it with the Unspool that made it, or a newer one.")
+    missing = [
+        f"{table}.{column.name}"
+        for table, columns in TABLES.items()
+        for column in columns
+        if (table, column.name, column.type) not in found
+    ]
+    if missing:
+        raise RecordingError(f"{recording.path} is damaged: it has no {', '.join(missing[:3])} as schema {SCHEMA} wants it")

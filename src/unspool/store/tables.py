@@ -44,9 +44,13 @@ class Places:
 
 def columns(recording: Recording, sql: str, parameters: list[object] | None = None) -> dict[str, Any]:
     """A query's columns as NumPy arrays; the query leaves no NULL in numbers."""
+    import duckdb
     import numpy as np
 
-    found = recording.connection.execute(sql, parameters or []).fetchnumpy()
+    try:
+        found = recording.connection.execute(sql, parameters or []).fetchnumpy()
+    except duckdb.Error as error:
+        raise RecordingError(f"{recording.path} cannot be read: {str(error).splitlines()[0]}", hint="The recording is damaged.") from error
     return {name: np.ma.getdata(column) if column.dtype != object else column for name, column in found.items()}
 
 
