@@ -13,7 +13,7 @@ class Check(enum.Enum):
 
     R1 = "registers and memory are one snapshot"
     R2 = "every pc lies in a file's executable mapping and has an unwind row"
-    R3 = "return addresses are looked up one byte before, exact addresses are not"
+    R3 = "return addresses are looked up one byte before (switched off: as they are)"
     R4 = "a call instruction stands before every return address"
     R5 = "frames move outwards on one stack"
     R6 = "the stack ends where a process, a thread or a coroutine begins"

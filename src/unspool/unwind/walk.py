@@ -52,7 +52,7 @@ class UnwindState:
         )
         self.position.find_stack()
         sites.budget.left = WALK
-        self.site = sites.of(registers.pc, exact=Check.R3 in sites.policy.checks)
+        self.site = sites.of(registers.pc, exact=True)
         self.signals = 0
         self.remembered = (registers.pc, self.position.sp)
         self.replaced = 0
