@@ -15,7 +15,7 @@ from unspool.model.memory import Bytes, Layered
 from unspool.model.module import AddressSpace, Mapping
 from unspool.model.verdict import Stop
 from unspool.unwind.api import Unwinder, unwind_user
-from unspool.unwind.image import Images, Listed, UnwindData
+from unspool.unwind.image import Images, Listed, Relay, UnwindData
 
 STATED = 0x1000
 BIAS = TEXT - STATED
@@ -102,7 +102,7 @@ def test_the_header_is_found_below_the_code_in_the_same_file_only() -> None:
 
     other = mapping(BASE - 0x1000, BASE, 0, "/lib/other")
     head, text = mapping(BASE, TEXT, 0, "/bin/program"), mapping(TEXT, END, 0x1000, "/bin/program")
-    memory = Layered((Bytes(BASE, image), Bytes(BASE - 0x1000, image[:0x1000])))
+    memory = Relay(Layered((Bytes(BASE, image), Bytes(BASE - 0x1000, image[:0x1000]))))
     found = Images(memory, AddressSpace.of([other, head, text]), X86_64).of(text)
     assert found is not None
     assert 0 == found.bias

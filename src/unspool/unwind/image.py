@@ -110,10 +110,27 @@ class Image:
         return None if listed is None else listed.find(pc)
 
 
+class Relay:
+    """Memory by way of whichever thread is walked now: the one that was first may be gone. `refused` counts the reads that gave nothing."""
+
+    __slots__ = ("memory", "refused")
+
+    def __init__(self, memory: Memory) -> None:
+        """Read from that memory until another is set."""
+        self.memory = memory
+        self.refused = 0
+
+    def read(self, address: int, size: int) -> bytes | None:
+        """What the memory gives."""
+        data = self.memory.read(address, size)
+        self.refused += data is None
+        return data
+
+
 class Images:
     """The images of an address space, by mapping; `provider` gives what is not mapped."""
 
-    def __init__(self, memory: Memory, space: AddressSpace, arch: Arch, provider: UnwindDataProvider | None = None) -> None:
+    def __init__(self, memory: Relay, space: AddressSpace, arch: Arch, provider: UnwindDataProvider | None = None) -> None:
         """Nothing is read yet."""
         self._memory = memory
         self._space = space
@@ -121,10 +138,15 @@ class Images:
         self._provider = provider
         self._images: dict[int, Image | None] = {}
         self._provided: dict[int, tuple[Listed, ...]] = {}
+        self._broken: dict[int, BadInput] = {}
 
     def find(self, mapping: Mapping, pc: int) -> Fde | None:
         """The FDE for a pc of the mapping, None when there is none; BadInput for broken data."""
+        if mapping.start in self._broken:
+            raise self._broken[mapping.start]
         image = self.of(mapping)
+        if image is not None:
+            self._prepare(image, mapping)
         fde = image.find(pc) if image is not None else None
         if fde is not None or self._provider is None:
             return fde
@@ -139,6 +161,16 @@ class Images:
                 return None
             self._images[mapping.start] = None if header is None or magic != b"\x7fELF" else Image(self._memory, header, self._arch)
         return self._images[mapping.start]
+
+    def _prepare(self, image: Image, mapping: Mapping) -> None:
+        """Read the image's headers. What is wrong with them is remembered, what could not be read this time is not."""
+        refused = self._memory.refused
+        try:
+            image.section  # noqa: B018 - reading it is the point
+        except BadInput as error:
+            if refused == self._memory.refused:
+                self._broken[mapping.start] = error
+            raise
 
     def _headers(self, mapping: Mapping) -> Iterator[Mapping]:
         """The nearest mapping at or below that shows the file's first byte."""

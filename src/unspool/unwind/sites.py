@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 
 from unspool.formats.dwarf import Budget, OverBudget
 from unspool.model.arch import Arch
-from unspool.model.memory import Memory
 from unspool.model.module import AddressSpace, Mapping
 from unspool.model.thread import EntryPoints, Thread
 from unspool.model.verdict import Stop
 from unspool.unwind import ends as end
 from unspool.unwind.call_site import is_call_site
 from unspool.unwind.exception_commit import may_be_committing
-from unspool.unwind.image import Images, UnwindDataProvider
+from unspool.unwind.image import Images, Relay, UnwindDataProvider
 from unspool.unwind.methods import cfi, sframe
 from unspool.unwind.policy import Check, Method, Policy
 from unspool.unwind.rule import Miss, Rule
@@ -40,23 +39,6 @@ class Site:
     suspect: tuple[Stop, ...] = ()
     entry: bool = False
     coroutine: bool = False
-
-
-class Relay:
-    """Memory by way of whichever thread is walked now: the one that was first may be gone. `refused` counts the reads that gave nothing."""
-
-    __slots__ = ("memory", "refused")
-
-    def __init__(self, memory: Memory) -> None:
-        """Read from that memory until another is set."""
-        self.memory = memory
-        self.refused = 0
-
-    def read(self, address: int, size: int) -> bytes | None:
-        """What the memory gives."""
-        data = self.memory.read(address, size)
-        self.refused += data is None
-        return data
 
 
 class Sites:
