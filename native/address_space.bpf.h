@@ -89,6 +89,9 @@ struct tree_node {
     u64 words[TREE_NODE_SIZE / 8];
 };
 
+// No address space has this id: it would be the 2^64th.
+#define PARENT_UNREAD (~0ull)
+
 // What the BPF home keeps in walk.home.
 struct home {
     struct address_space space;
@@ -101,6 +104,8 @@ struct home {
     u64 header_at;            // of the search for a file's first byte
     u64 header;
     u64 row_hits;             // of this walk: counted once, at its end
+    u64 identity;             // of the last module's mapping
+    u64 parent;               // id of the parent process's address space; PARENT_UNREAD, 0: none
     u32 file_key;             // of the last module's file
     u32 learned;              // how many frame sections user space had given when the walk began
     u64 interpreter;          // AT_BASE, where its ELF header could not be read; 0

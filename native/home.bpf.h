@@ -165,6 +165,7 @@ INLINE void home_open(struct walk *w, struct task_struct *task, struct mm_struct
     w->thread_pointer = task->thread.fsbase;
     w->exact = 1;
     home->row_hits = 0;
+    home->parent = PARENT_UNREAD;
     u32 zero = 0, *number = bpf_map_lookup_elem(&learned, &zero);
     home->learned = number ? *number : 0;
     w->module.start = w->module.end = 0;
@@ -224,6 +225,38 @@ INLINE struct module_entry *module_slot(u64 id) {
     return bpf_map_lookup_elem(&module_cache, &index);
 }
 
+INLINE int module_take(struct walk *w, u64 id) {
+    struct module_entry *entry = module_slot(id);
+    if (!entry)
+        return 0;
+    w->module = entry->module;
+    return entry->check == check_of(id, (u64 *)&w->module, MODULE_WORDS);
+}
+
+INLINE void home_keep_module(struct walk *w) {
+    struct module_entry *entry = module_slot(w->module.id);
+    if (!entry)
+        return;
+    entry->check = 0;
+    entry->module = w->module;
+    entry->check = check_of(w->module.id, entry->words, MODULE_WORDS);
+}
+
+INLINE u64 module_id(const struct home *home, u64 space, u64 identity) {
+    return hash_step(hash_step(space, identity), home->learned);
+}
+
+// The parent's name for the same mapping, 0 when there is no parent. A new process has its parent's mappings, but not yet their pages: what was learned
+// in the parent holds here as long as the identity is the same.
+INLINE u64 parent_module(struct home *home) {
+    if (home->parent == PARENT_UNREAD) {
+        struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+        struct mm_struct *mm = BPF_CORE_READ(task, real_parent, mm);
+        home->parent = mm ? BPF_CORE_READ(mm, context.ctx_id) : 0;
+    }
+    return home->parent ? module_id(home, home->parent, home->identity) : 0;
+}
+
 SHARED int home_find_module(struct walk *w, u64 pc) {
     if (!w)
         return STOP_NO_MAPPING;
@@ -238,14 +271,18 @@ SHARED int home_find_module(struct walk *w, u64 pc) {
     }
     if (stop)
         return stop;
-    u64 id = hash_step(hash_step(home->space.id, mapping->identity), home->learned);
+    u64 id = module_id(home, home->space.id, mapping->identity);
+    home->identity = mapping->identity;
     home->file_key = mapping->kind == MAPPING_FILE ? (u32)mapping->file | 1 : 0;
-    struct module_entry *entry = module_slot(id);
-    if (!entry)
-        return STOP_NO_MAPPING;
-    w->module = entry->module;
-    if (entry->check == check_of(id, (u64 *)&w->module, MODULE_WORDS)) {
+    if (module_take(w, id)) {
         count(COUNT_MODULE_HITS);
+        return 0;
+    }
+    u64 parent = parent_module(home);
+    if (parent && module_take(w, parent)) {
+        count(COUNT_INHERITED);
+        w->module.id = id;
+        home_keep_module(w);
         return 0;
     }
     count(COUNT_MODULE_MISSES);
@@ -268,46 +305,52 @@ INLINE int home_frame_section(struct walk *w) {
     return 1;
 }
 
-INLINE void home_keep_module(struct walk *w) {
-    struct module_entry *entry = module_slot(w->module.id);
-    if (!entry)
-        return;
-    entry->check = 0;
-    entry->module = w->module;
-    entry->check = check_of(w->module.id, entry->words, MODULE_WORDS);
-}
-
 // ---- rows
 
-INLINE struct row_pair *row_slot(const struct walk *w, u64 key) {
-    u32 index = (u32)(hash_step(w->module.id, key) >> 32) & (ROW_CACHE_SIZE - 1);
+INLINE struct row_pair *row_slot(u64 module, u64 key) {
+    u32 index = (u32)(hash_step(module, key) >> 32) & (ROW_CACHE_SIZE - 1);
     return bpf_map_lookup_elem(&row_cache, &index);
 }
 
-INLINE int row_take(struct walk *w, u64 key, const struct row_entry *entry) {
+INLINE int row_take(struct walk *w, u64 module, u64 key, const struct row_entry *entry) {
     w->row = entry->row;
-    return entry->check == check_of(w->module.id ^ key, (u64 *)&w->row, ROW_WORDS);
-}
-
-// Rows are kept by what is mapped, not by when: a change of the mappings that leaves this one as it is leaves its rows.
-INLINE int home_get_row(struct walk *w, u64 key) {
-    struct row_pair *pair = row_slot(w, key);
-    if (pair && (row_take(w, key, &pair->newer) || row_take(w, key, &pair->older))) {
-        home_of(w)->row_hits++;
-        return 1;
-    }
-    count(COUNT_ROW_MISSES);
-    return 0;
+    return entry->check == check_of(module ^ key, (u64 *)&w->row, ROW_WORDS);
 }
 
 INLINE void home_put_row(struct walk *w, u64 key) {
-    struct row_pair *pair = row_slot(w, key);
+    struct row_pair *pair = row_slot(w->module.id, key);
     if (!pair)
         return;
     pair->older = pair->newer;
     pair->newer.check = 0;
     pair->newer.row = w->row;
     pair->newer.check = check_of(w->module.id ^ key, pair->newer.words, ROW_WORDS);
+}
+
+// The parent's row, which becomes the process's own; 1 or 0.
+SHARED int home_inherit_row(struct walk *w, u64 key) {
+    if (!w)
+        return 0;
+    u64 parent = parent_module(home_of(w));
+    struct row_pair *pair = parent ? row_slot(parent, key) : 0;
+    if (!pair || !(row_take(w, parent, key, &pair->newer) || row_take(w, parent, key, &pair->older)))
+        return 0;
+    home_put_row(w, key);
+    count(COUNT_INHERITED);
+    return 1;
+}
+
+// Rows are kept by what is mapped, not by when: a change of the mappings that leaves this one as it is leaves its rows.
+INLINE int home_get_row(struct walk *w, u64 key) {
+    struct row_pair *pair = row_slot(w->module.id, key);
+    if (pair && (row_take(w, w->module.id, key, &pair->newer) || row_take(w, w->module.id, key, &pair->older))) {
+        home_of(w)->row_hits++;
+        return 1;
+    }
+    if (home_inherit_row(w, key))
+        return 1;
+    count(COUNT_ROW_MISSES);
+    return 0;
 }
 
 // ---- frames

@@ -87,6 +87,7 @@ struct task_struct {
     int tgid;
     unsigned int in_execve : 1;
     struct task_struct *group_leader;
+    struct task_struct *real_parent;
     struct pid *thread_pid;
     u64 start_boottime;
     struct signal_struct *signal;

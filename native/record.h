@@ -101,6 +101,7 @@ enum counter {
     COUNT_MAPPING_RACES,      // of those, given up because the mappings changed meanwhile
     COUNT_MODULE_HITS,
     COUNT_MODULE_MISSES,
+    COUNT_INHERITED,          // rows and modules taken from the parent process
     COUNT_NOT_FOLLOWED,       // children of targets for which the map of targets had no room
     COUNT_PROGRAM_PERF,       // runs of each program
     COUNT_PROGRAM_SYSCALL,

@@ -35,9 +35,10 @@ class Counter(enum.IntEnum):
     MAPPING_RACES = 24
     MODULE_HITS = 25
     MODULE_MISSES = 26
-    NOT_FOLLOWED = 27
-    PROGRAM_PERF = 28
-    PROGRAM_SYSCALL = 29
+    INHERITED = 27
+    NOT_FOLLOWED = 28
+    PROGRAM_PERF = 29
+    PROGRAM_SYSCALL = 30
 
     @property
     def label(self) -> str:
