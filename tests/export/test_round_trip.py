@@ -22,8 +22,6 @@ from unspool.store.writer import Writer
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12) | st.sampled_from(
     ["main", "a b", "x;y", "[cut: nothing", "f 1", "_[k]", "(inlined)"]
 )
-    ["main", "a b", "x;y", "[cut: nothing", "f 1", "_[k]", "(inlined)"]
-)
 STACKS = st.lists(
     st.tuples(st.lists(NAMES, min_size=1, max_size=6), st.sampled_from([Stop.END_PROCESS_ENTRY, Stop.NO_UNWIND_INFO, Stop.PAGE_ABSENT])),
     min_size=1,
