@@ -13,7 +13,7 @@ import unspool
 from unspool.model.explain import explain
 from unspool.model.verdict import Stop
 from unspool.unwind import ends, exception_commit
-from unspool.unwind.policy import Check
+from unspool.unwind.policy import CHECK_OF, Check
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -52,6 +52,19 @@ def test_the_numbers_of_the_rules_are_those_of_the_code() -> None:
     assert "at most 1 MiB below the thread pointer" in page
     assert f"E - {exception_commit.WINDOW}" in page
     assert f"|rel32| <= {exception_commit.NEAR}" in page
+
+
+def test_the_table_of_rules_is_that_of_the_policy() -> None:
+    page = (DOCS / "verdicts.md").read_text(encoding="utf-8")
+    rows = {
+        rule.upper(): (text, re.findall("`(.+?)`", reasons))
+        for rule, text, reasons in re.findall(r"^\| (R\d+[ab]?) \| (.+?) \| (.+) \|$", page, re.MULTILINE)
+    }
+    assert {check.name for check in Check} == set(rows)
+    for check in Check:
+        text, reasons = rows[check.name]
+        assert check.value.startswith(text)
+        assert [stop.label for stop, owner in CHECK_OF.items() if owner is check] == reasons
 
 
 def test_every_rule_can_be_switched_off() -> None:
