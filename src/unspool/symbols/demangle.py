@@ -6,6 +6,7 @@ import re
 
 # What GCC and LLVM append to the name of a part or a copy of a function.
 _CLONE = re.compile(r"(\.(cold|part|constprop|isra|localalias|lto_priv|llvm|warm|hot|unlikely|__uniq)(\.\d+)*)+$")
+_MARK = re.compile(r"\.[a-z_]+(?:\.\d+)*")
 _MANGLED = ("_Z", "__Z", "_R", "___Z", "$s", "$S", "_T0")
 _MAX_MANGLED = 1 << 14
 
@@ -20,10 +21,10 @@ def without_clone_mark(name: str) -> str:
 
 
 def demangled(name: str) -> str:
-    """The name decoded; itself when it is in no known encoding or its encoding is broken.
+    """The name decoded; itself when it is in no known encoding or its encoding is broken. Marks of clones follow, as binutils write them.
 
-    >>> demangled("_ZN3foo3barEi"), demangled("main")
-    ('foo::bar(int)', 'main')
+    >>> demangled("_ZN3foo3barEi"), demangled("main"), demangled("_ZN3foo3barEi.part.0.cold")
+    ('foo::bar(int)', 'main', 'foo::bar(int) [clone .part.0] [clone .cold]')
     """
     if not name.startswith(_MANGLED) or len(name) > _MAX_MANGLED:
         return name
@@ -31,4 +32,8 @@ def demangled(name: str) -> str:
         import pydemumble
     except ImportError:
         return name
-    return pydemumble.demangle(name) or name
+    marks = _CLONE.search(name)
+    decoded = pydemumble.demangle(name[: marks.start()] if marks else name)
+    if not decoded:
+        return name
+    return decoded + "".join(f" [clone {mark}]" for mark in _MARK.findall(marks[0]) if not mark.startswith(".llvm")) if marks else decoded
