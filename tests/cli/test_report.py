@@ -60,7 +60,7 @@ def test_the_text_says_the_same(recording: str, capsys: pytest.CaptureFixture[st
     text = capsys.readouterr().out
     for line in (
         "samples   10, 3 lost (lost-ring 3)",
-        "stacks    9 user stacks; 1 samples without one (kernel threads)",
+        "stacks    9 user stacks; 1 samples without one (kernel threads, exiting threads)",
         "whole       88.9 %          8  reach an accepted end",
         "  11.1 %          1  no-unwind-info         /usr/lib/libfoo.so 1",
         "  70.0 %    70.0 %  leaf  (/usr/bin/demo)",

@@ -148,7 +148,8 @@ def _head(about: About, found: Quality) -> Iterator[str]:
 
 def _endings(found: Quality) -> Iterator[str]:
     unknown = f"; {found.unknown:,} do not say where they end" if found.unknown else ""
-    yield f"stacks    {found.samples - found.none:,} user stacks; {found.none:,} samples without one (kernel threads){unknown}"
+    none = f"{found.none:,} samples without one (kernel threads, exiting threads)"
+    yield f"stacks    {found.samples - found.none:,} user stacks; {none}{unknown}"
     counts = {
         "whole": (found.whole, "reach an accepted end"),
         "cut": (found.cut, "stop before one"),
