@@ -13,7 +13,7 @@ LOOP_BODY long scan_body(u64 index, void *context) {
     (void)index;
     u64 at = search->at;
     search->stop = STOP_PARSE_BUDGET;
-    if (!work(w, 4)) return 1;
+    if (!work(w, 8)) return 1;
     // A section without terminator runs to the end of its segment (29 of 3,455 files have none).
     search->stop = STOP_NO_UNWIND_INFO;
     if (at < w->module.eh_frame || at + 4 > w->module.header_end) return 1;
