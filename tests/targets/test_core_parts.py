@@ -127,6 +127,11 @@ def test_mapped_files_have_offsets_in_pages_and_names_with_any_bytes() -> None:
     assert [MappedFile(0x1000, 0x3000, 8192, "/a b"), MappedFile(0x9000, 0xA000, 0, "/c\n\udcff")] == files
 
 
+def test_names_beyond_the_count_are_not_looked_at() -> None:
+    data = struct.pack("<QQ3Q", 1, 4096, 0x1000, 0x3000, 0) + b"/a" + bytes(10 << 20)
+    assert [MappedFile(0x1000, 0x3000, 0, "/a")] == list(parse_files(data, WIDE))
+
+
 @pytest.mark.parametrize("data", [b"", struct.pack("<QQ", 1 << 40, 4096), struct.pack("<QQ3Q", 2, 4096, 1, 2, 3)])
 def test_a_count_of_files_that_cannot_be_is_refused(data: bytes) -> None:
     with pytest.raises(BadInput, match="NT_FILE"):

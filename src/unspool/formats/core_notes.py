@@ -26,6 +26,9 @@ class CoreNote(enum.IntEnum):
     FILE = 0x46494C45
 
 
+_SETS = frozenset({CoreNote.FPREGSET, CoreNote.X86_SHSTK, CoreNote.ARM_PAC_MASK})
+
+
 @dataclass(frozen=True, slots=True)
 class MappedFile:
     """One entry of NT_FILE: `[start, end)` showed `path` from byte `offset` on."""
@@ -84,7 +87,7 @@ def _take(core: CoreNotes, note: Note, layout: Layout) -> None:
             core.auxv = note.description
         case CoreNote.FILE:
             core.files = tuple(parse_files(note.description, layout))
-        case _ if core.threads:
+        case _ if core.threads and note.type in _SETS:
             core.threads[-1].sets[note.type] = note.description
 
 
@@ -118,7 +121,7 @@ def parse_files(data: bytes, layout: Layout) -> Iterator[MappedFile]:
     if count > MAX_FILES or head.size + count * row.size > len(data):
         raise BadInput(f"NT_FILE of {count} files in {len(data)} bytes")
     place = head.size + count * row.size
-    names = data[place:].split(b"\0")
+    names = data[place:].split(b"\0", count)
     if len(names) < count:
         raise BadInput(f"NT_FILE of {count} files has {len(names)} names")
     for index in range(count):

@@ -13,6 +13,7 @@ from unspool.formats.elf.file import Elf
 
 MAX_SIZE = 256 << 20
 _MAX_ENTRIES = 1 << 18
+_MAX_NAME = 1 << 16
 _MAX_UNITS = 1 << 16
 
 _TAG_SUBPROGRAM = 0x2E
@@ -348,5 +349,5 @@ def _leb128(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _text(table: bytes, offset: int) -> str | None:
-    end = table.find(b"\0", offset)
+    end = table.find(b"\0", offset, offset + _MAX_NAME)
     return table[offset:end].decode("utf-8", "replace") if end >= 0 else None

@@ -25,8 +25,9 @@ def shadow_stack(memory: Memory, space: AddressSpace, note: bytes) -> tuple[int,
     if mapping is None or pointer % 8:
         return None
     found: list[int] = []
-    while pointer < mapping.end and len(found) < MAX_ENTRIES:
-        size = min(_PAGE - pointer % _PAGE, mapping.end - pointer)
+    end = min(mapping.end, pointer + 8 * MAX_ENTRIES)
+    while pointer < end:
+        size = min(_PAGE - pointer % _PAGE, end - pointer)
         data = memory.read(pointer, size)
         if data is None:
             return None

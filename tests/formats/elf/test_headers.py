@@ -136,6 +136,13 @@ def test_a_table_of_impossible_size_is_refused_before_it_is_read() -> None:
         _ = Elf(bytes(data)).sections
 
 
+def test_a_table_of_names_without_an_end_is_not_read_to_its_end() -> None:
+    """Thousands of sections that all point into megabytes without a zero."""
+    file = sample()
+    file.parts += [Part("n" * 100_000, b"")] * 20
+    assert {4096} == {len(section.name) for section in Elf(file.bytes()).sections[4:-1]}
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_file_or_bad_input(data: bytes) -> None:
     _survives(data)

@@ -34,6 +34,7 @@ _CLASSES: dict[int, Literal[32, 64]] = {1: 32, 2: 64}
 _ORDERS: dict[int, Literal["little", "big"]] = {1: "little", 2: "big"}
 _MAX_NOTES = 1 << 26
 _MAX_DYNAMIC = 1 << 20
+_MAX_NAME = 4096
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
 
@@ -261,5 +262,6 @@ class Elf:
 
 
 def _string(table: bytes, offset: int) -> str:
-    end = table.find(b"\0", offset) if offset < len(table) else -1
-    return table[offset : end if end >= 0 else len(table)].decode("utf-8", "surrogateescape")
+    # A table without zeros must not be searched to its end for every section.
+    end = table.find(b"\0", offset, offset + _MAX_NAME)
+    return table[offset : end if end >= 0 else offset + _MAX_NAME].decode("utf-8", "surrogateescape")
