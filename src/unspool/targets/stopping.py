@@ -219,11 +219,19 @@ def _release_all(process: Process, threads: list[Seized]) -> None:
     process.memory.forget()
     vanished = False
     # The leader comes last: when the process was killed, it ends after the others, and those end when we let them.
+    interrupted = None
     for seized in sorted(threads, key=lambda one: one.tid == pid):
         vanished |= seized.state is State.GONE
-        seized.release()
+        try:
+            seized.release()
+        except KeyboardInterrupt as error:
+            # A second Ctrl-C ends this program, but no thread stays stopped for it.
+            interrupted = error
+            seized.release()
     if vanished:
         # A thread that calls execve goes on under the leader's number, and is still ours (ptrace(2), "execve(2) under ptrace").
         adopted = Seized(pid)
         if adopted.is_ours:
             adopted.release(STOP_SECONDS)
+    if interrupted is not None:
+        raise interrupted
