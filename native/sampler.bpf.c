@@ -21,8 +21,9 @@ INLINE void no_walk(struct job *job, u32 stop, u32 counter) {
     job->w.depth = 0;
     job->w.record.stop = stop;
     job->w.record.reason = stop;
-    job->w.record.verdict = stop == STOP_NO_USER_STACK ? VERDICT_NONE : VERDICT_UNRELIABLE;
-    if (stop != STOP_NO_USER_STACK)
+    u32 none = stop == STOP_NO_USER_STACK || stop == STOP_EXITED;
+    job->w.record.verdict = none ? VERDICT_NONE : VERDICT_UNRELIABLE;
+    if (!none)
         job->w.record.first_bad_frame = 0;
     count(counter);
 }
@@ -30,6 +31,7 @@ INLINE void no_walk(struct job *job, u32 stop, u32 counter) {
 INLINE void open_walk(struct job *job, struct task_struct *task, u32 max_frames, u32 work) {
     job->w.max_frames = max_frames;
     job->w.work = work;
+    job->w.methods = config.methods;
     home_open(&job->w, task, task->mm);
     job->w.record.space_generation = home_of(&job->w)->space.epoch;
 }

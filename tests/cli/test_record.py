@@ -84,7 +84,7 @@ def test_the_summary_says_how_much_is_whole_and_why_the_rest_is_cut() -> None:
     progress = Progress(Path("out.unspool"), seconds=2.5, samples=1005, lost=3, tallies=tallies)
     assert [
         "out.unspool: 1,005 samples in 2.5 s, 3 lost",
-        "  95.0 % of the stacks are whole, 90.0 % reliable, 5 samples without user stack (kernel threads)",
+        "  95.0 % of the stacks are whole, 90.0 % reliable, 5 samples without user stack (kernel threads, exiting threads)",
         "  cut:",
         "      4.0 %  no-unwind-info         liba.so\\x1b[31m 30, libb.so 10",
         "      1.0 %  page-absent",

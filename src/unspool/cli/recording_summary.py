@@ -39,7 +39,7 @@ def summary(progress: Progress) -> Iterator[str]:
         words.append(f"{share(reliable, stacks)} reliable")
     kernel_only = sum(tally.samples for tally in progress.tallies) - stacks
     if kernel_only:
-        words.append(f"{kernel_only:,} samples without user stack (kernel threads)")
+        words.append(f"{kernel_only:,} samples without user stack (kernel threads, exiting threads)")
     yield "  " + ", ".join(words)
     if cut:
         yield "  cut:"

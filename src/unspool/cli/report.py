@@ -167,7 +167,7 @@ def _reasons(found: Quality) -> str:
 def _causes(found: Quality) -> Iterator[str]:
     yield "   share    samples  why the stack ends     in modules"
     for cause in found.causes:
-        if cause.stop is Stop.NO_USER_STACK:
+        if cause.stop.ending == "none":
             continue
         shown = [f"{printable(path)} {count:,}" for path, count in cause.modules[:MODULES_SHOWN]]
         if len(cause.modules) > MODULES_SHOWN:

@@ -90,8 +90,8 @@ class Stop(enum.IntEnum):
 
     @property
     def ending(self) -> Ending:
-        """Whole, cut or none."""
-        if self is Stop.NO_USER_STACK:
+        """Whole, cut or none; a thread that has given its memory back has no user stack any more."""
+        if self in {Stop.NO_USER_STACK, Stop.EXITED}:
             return "none"
         return "whole" if self.is_end else "cut"
 
@@ -125,6 +125,10 @@ class Trust(enum.IntEnum):
     def is_guess(self) -> bool:
         """Whether the frame was found by a heuristic, so that no stack above it is reliable."""
         return self in {Trust.FRAME_POINTER, Trust.SCAN}
+
+
+PROOFS = frozenset({Trust.SFRAME, Trust.CFI})
+"""The ways to find a frame that are no guesses; a walk uses all of them unless it is told which."""
 
 
 class Verdict(enum.IntEnum):
