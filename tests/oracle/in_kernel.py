@@ -1,4 +1,4 @@
-"""The walk in the kernel, scored at stepped states: the stepper enters a system call with a state's registers, and the sampler walks there."""
+"""The walk in the kernel, scored at stepped states: the stepper enters a system call with their registers, and the sampler walks there."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,13 +21,16 @@ TESTS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TESTS))
 
 from oracle import unwinders  # noqa: E402
+from oracle.emulated import machine_of, step  # noqa: E402
 from oracle.in_kernel import kernel_walk  # noqa: E402
 from oracle.probe import uretprobe  # noqa: E402
 from oracle.report import OURS, Row, document, line  # noqa: E402
 from oracle.score import read_answers, score  # noqa: E402
-from oracle.specs import HERE, SPECS, Spec  # noqa: E402
+from oracle.specs import EMULATED, HERE, SPECS, Spec  # noqa: E402
 from oracle.truth import Run  # noqa: E402
 from oracle.unwinders import Unwind  # noqa: E402
+
+from unspool.model.arch import S390X, X86_64, Arch  # noqa: E402
 
 FOLDER = TESTS.parent / "build" / "oracle"
 LIBRARIES = {"stepper": (), "libdw": ("-ldw", "-lelf"), "libunwind": ("-lunwind-x86_64",)}
@@ -64,7 +66,7 @@ def main() -> int:
     options = Options(args.k, args.seconds, FOLDER, frozenset(args.unwinders.split(",")) if args.unwinders else None)
     build_tools(FOLDER)
     rows = []
-    for spec in SPECS:
+    for spec in [*SPECS, *EMULATED]:
         if args.only not in spec.name:
             continue
         if spec.missing:
@@ -102,12 +104,14 @@ def step_and_score(spec: Spec, options: Options) -> Row:
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         path = Path(scratch) / "states"
         begin = time.monotonic()
-        kernel = kernel_walk() if options.scores("in-kernel") else None
+        kernel = kernel_walk() if options.scores("in-kernel") and spec.arch is X86_64 else None
         with kernel or contextlib.nullcontext():
             step_to(command, spec, options, path, in_kernel=kernel is not None)
         stepped = time.monotonic() - begin
-        run = Run.read(path)
-        unwinds = dict(_unwinders(path, options))
+        run = Run.read(path, spec.arch)
+        unwinds = dict(_unwinders(path, options, spec.arch))
+        if spec.is_static and options.scores("reference"):
+            unwinds["reference with files"] = unwinders.with_files
         if kernel:
             unwinds["in-kernel"] = unwinders.from_answers(kernel.answers(run))
         tallies = score(run, unwinds)
@@ -116,6 +120,9 @@ def step_and_score(spec: Spec, options: Options) -> Row:
 
 def step_to(command: tuple[str, ...], spec: Spec, options: Options, path: Path, *, in_kernel: bool = False) -> None:
     """Step the program into that file, with its probe if it has one."""
+    if machine := machine_of(spec.compiler):
+        step(machine, Path(command[0]), path, k=options.k, max_steps=spec.max_steps)
+        return
     with uretprobe(Path(command[0]), spec.probe) if spec.probe else contextlib.nullcontext():
         _step(command, spec, options, path, in_kernel=in_kernel)
 
@@ -124,7 +131,7 @@ def _step(command: tuple[str, ...], spec: Spec, options: Options, path: Path, *,
     """Run the stepper."""
     limits = ["-k", str(options.k), "-m", str(spec.max_steps), "-w", str(options.seconds), "-u", str(UNIFORM_EVERY)]
     entry = [*(["-e"] if spec.from_entry else []), *(["-p"] if spec.probe else []), *(["-x"] if in_kernel else [])]
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
     subprocess.run(
         [str(options.folder / "stepper"), "-o", str(path), *limits, *entry, "--", *command],
         check=True,
@@ -136,16 +143,18 @@ def _step(command: tuple[str, ...], spec: Spec, options: Options, path: Path, *,
     )
 
 
-def _unwinders(path: Path, options: Options) -> Iterator[tuple[str, Unwind]]:
+def _unwinders(path: Path, options: Options, arch: Arch) -> Iterator[tuple[str, Unwind]]:
     ours = {"reference": unwinders.reference(), "native": unwinders.native, "frame pointer": unwinders.frame_pointer}
-    if not unwinders.native_is_built():
+    if arch is not X86_64 or not unwinders.native_is_built():
         del ours["native"]
+    if arch is S390X:  # its functions keep no chain of frames
+        del ours["frame pointer"]
     for name, unwind in ours.items():
         if options.scores(name):
             yield name, unwind
     for name, program in (("elfutils", "libdw"), ("libunwind", "libunwind")):
         tool = options.folder / program
-        if options.scores(name) and tool.exists():
+        if options.scores(name) and tool.exists() and arch is X86_64:
             answers = path.with_suffix(f".{program}")
             subprocess.run([str(tool), str(path), str(answers)], check=True, timeout=600)
             yield name, unwinders.from_answers(read_answers(answers))

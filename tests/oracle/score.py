@@ -59,7 +59,9 @@ def score(run: Run, unwinders: dict[str, Unwind]) -> dict[str, Tally]:
     tallies = {name: Tally() for name in unwinders}
     for state in run.states():
         for name, unwind in unwinders.items():
-            tallies[name].add(state, unwind(run, state), judge)
+            answer = unwind(run, state)
+            if answer is not None:
+                tallies[name].add(state, answer, judge)
     return tallies
 
 

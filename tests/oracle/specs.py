@@ -8,6 +8,10 @@ import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from oracle.emulated import MACHINES, machine_of
+
+from unspool.model.arch import X86_64, Arch
+
 HERE = Path(__file__).parent
 SOURCES = HERE / "programs"
 
@@ -29,10 +33,26 @@ class Spec:
     """A function of the program that gets a uretprobe while it runs."""
 
     @property
+    def machine(self) -> str:
+        """The machine that the program is for."""
+        return emulated.arch.name if (emulated := machine_of(self.compiler)) else X86_64.name
+
+    @property
+    def arch(self) -> Arch:
+        """The same, as the unwinders know it."""
+        return emulated.arch if (emulated := machine_of(self.compiler)) else X86_64
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the linker left out .eh_frame_hdr, so that unwind data is found in the file only."""
+        return "-static" in self.flags and "-Wl,--eh-frame-hdr" not in self.flags
+
+    @property
     def missing(self) -> str:
         """The tool that is needed and not installed, "" when all are."""
-        needed = self.compiler if self.source else self.command[0]
-        return "" if shutil.which(needed) else needed
+        emulated = machine_of(self.compiler)
+        needed = [self.compiler if self.source else self.command[0], *([emulated.emulator] if emulated else [])]
+        return next((tool for tool in needed if not shutil.which(tool)), "")
 
     def build(self, folder: Path) -> tuple[str, ...]:
         """The command that starts the program, which is compiled first when its source or flags are new."""
@@ -114,6 +134,7 @@ SPECS: list[Spec] = [
     *_c("vdso.c", {"gcc -O2": ("-O2",)}),
     *_c("loads.c", {"gcc -O2": ("-O2",)}, command=("{}", "{plugin}")),
     *_c("probed.c", {"gcc -O0 with a uretprobe": ("-O0", "-no-pie")}, probe="work"),
+    Spec("rules: assembly whose CFI lies", "bare", "rules.S", "gcc", ("-nostdlib", "-static", "-Wl,--eh-frame-hdr"), from_entry=False),
     Spec("bare: assembly without CFI", "bare", "bare.S", "gcc", ("-nostdlib", "-static"), from_entry=False),
     Spec("calls: musl", "musl", "calls.c", "musl-gcc", ("-O2",)),
     Spec("calls: musl static", "musl", "calls.c", "musl-gcc", ("-O2", "-static"), in_corpus=False),
@@ -139,4 +160,18 @@ SPECS: list[Spec] = [
         command=("/usr/bin/sqlite3", ":memory:", "create table t(a); insert into t values (1),(2); select sum(a) from t order by 1"),
         in_corpus=False,
     ),
+]
+
+EMULATED: list[Spec] = [
+    Spec(
+        f"calls: {machine.arch.name} gcc {level}",
+        "emulated",
+        "calls.c",
+        machine.compiler,
+        (level, "-static", "-w", "-Wl,--eh-frame-hdr"),
+        max_steps=60_000,
+        in_corpus=level == "-O2",
+    )
+    for machine in MACHINES
+    for level in ("-O0", "-O2")
 ]

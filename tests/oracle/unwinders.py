@@ -5,17 +5,35 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from oracle.judge import Answer
 from oracle.truth import Run, State
 
+from unspool.formats.elf.file import Elf
+from unspool.model.module import Mapping
 from unspool.model.stack import Stack
 from unspool.model.verdict import Verdict
 from unspool.unwind.api import Unwinder
+from unspool.unwind.image import UnwindData
 from unspool.unwind.policy import Check, Policy
 
-Unwind = Callable[[Run, State], Answer]
+Unwind = Callable[[Run, State], Answer | None]
+"""None where the unwinder was not asked about the state."""
 MAX_FRAMES = 20000
+
+
+def _unwind_data(mapping: Mapping) -> tuple[UnwindData, ...]:
+    if mapping.kind != "file":
+        return ()
+    elf = Elf(Path(mapping.path).read_bytes(), file=mapping.path)
+    section, stated = elf.section(".eh_frame"), elf.svma(mapping.offset)
+    if section is None or stated is None:
+        return ()
+    return (UnwindData("eh_frame", elf.data(section), section.address, mapping.start - stated),)
+
+
+_FILES_UNWINDER = Unwinder(unwind_data=_unwind_data)
 
 
 def answer_of(stack: Stack) -> Answer:
@@ -54,6 +72,11 @@ def reference(*without: Check) -> Unwind:
     return unwind
 
 
+def with_files(run: Run, state: State) -> Answer:
+    """The Python reference with the unwind data that the files hold and no segment points to (static programs)."""
+    return answer_of(_FILES_UNWINDER.unwind(run.thread(state), MAX_FRAMES))
+
+
 def native(run: Run, state: State) -> Answer:
     """The C walk in user space."""
     from unspool.native import walk
@@ -68,10 +91,10 @@ def native_is_built() -> bool:
     return hasattr(unspool.native, "walk")
 
 
-def recorded(answers: dict[int, Answer], run: Run, state: State) -> Answer:
+def recorded(answers: dict[int, Answer], run: Run, state: State) -> Answer | None:
     """An unwinder that ran as a program over the whole file before: its answers by the state's step and thread."""
     del run
-    return answers.get(state.step, Answer((), (), complete=False, reason="no answer"))
+    return answers.get(state.step)
 
 
 def from_answers(answers: dict[int, Answer]) -> Unwind:
