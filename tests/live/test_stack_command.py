@@ -51,6 +51,14 @@ def test_json_has_every_thread_with_names_lines_and_inlined_calls(
     assert {"cfi"} == {frame["trust"] for frame in first["frames"] if frame["ip"] != first["frames"][0]["ip"]}
 
 
+def test_without_lines_there_are_functions_only(programs: Programs, capsys: pytest.CaptureFixture[str]) -> None:
+    with running(programs.build("live.c", "-O2", "-g")) as process:
+        wait_asleep(process.pid)
+        [thread] = stack(capsys, process.pid, "-t", process.pid, "--no-lines")["threads"]
+    assert {(None, None, False)} == {(frame["file"], frame["line"], frame["inlined"]) for frame in thread["frames"]}
+    assert {"waiting", "main"} <= {frame["function"] for frame in thread["frames"]}
+
+
 @METHODS
 def test_a_cut_stack_says_why_and_what_to_do(method: str, programs: Programs, capsys: pytest.CaptureFixture[str]) -> None:
     with running(programs.build("live.c", "-O2", "-g"), "bare") as process:

@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("target", metavar="PID|CORE", help="the process, or a core dump")
     parser.add_argument("-t", "--tid", metavar="TID", type=int, action="append", help="only this thread (may be given again)")
+    parser.add_argument("--no-lines", action="store_true", help="no source lines, no inlined calls: quick where debug information is large")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--method", choices=["native", "python"], default="native", help="the C library's walk, or the Python reference's (default: native)"
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _stacks(arguments: argparse.Namespace) -> ProcessStacks:
     how = Walking(arguments.method, arguments.max_frames, arguments.guess)
     if arguments.target.isdecimal():
-        return stacks_of(int(arguments.target), how, tids=arguments.tid)
+        return stacks_of(int(arguments.target), how, tids=arguments.tid, lines=not arguments.no_lines)
     from unspool.session.core_stacks import stacks_of_core
 
     return stacks_of_core(Path(arguments.target), how, tids=arguments.tid)

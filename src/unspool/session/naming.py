@@ -63,15 +63,15 @@ def offset_in(mapping: Mapped, address: int) -> int:
     return address if mapping.kind == "anon" else mapping.file_offset(address)
 
 
-def names_of(places: Places) -> Mapping[Place, Named]:
-    """The names of all places: an address without one has its reason."""
+def names_of(places: Places, *, lines: bool = True) -> Mapping[Place, Named]:
+    """The names of all places: an address without one has its reason. Without `lines` there are no source lines and inlined calls."""
     from unspool.symbols.jit import jit_names
     from unspool.symbols.mapped_files import open_mapping
     from unspool.symbols.symbolizer import Symbolizer
 
     names: dict[Place, Named] = {Place("", None): Unnamed("nothing is mapped there")}
     memory = ProcessMemory(living_thread(places.pid))
-    with Symbolizer() as symbolizer:
+    with Symbolizer(lines=lines) as symbolizer:
         for key, mapping in places.mappings.items():
             is_jit = mapping.executable and not mapping.path
             source = jit_names(places.pid) if is_jit else open_mapping(places.pid, mapping, memory)

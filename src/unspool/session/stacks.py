@@ -59,18 +59,25 @@ class ProcessStacks:
 
 
 def stacks_of(
-    pid: int, how: Walking = DEFAULT, *, tids: Collection[int] | None = None, together: bool = False, named: bool = True
+    pid: int,
+    how: Walking = DEFAULT,
+    *,
+    tids: Collection[int] | None = None,
+    together: bool = False,
+    named: bool = True,
+    lines: bool = True,
 ) -> ProcessStacks:
     """Every thread's stack; NoSuchTarget when there is no such process.
 
-    `together` stops all threads at once, so that the stacks are of one instant; else each is stopped only while it is walked.
+    `together` stops all threads at once, so that the stacks are of one instant; else each is stopped only while it is walked. Not `named`:
+    addresses only; no `lines`: functions without source lines and inlined calls, which is quicker where debug information is large.
     """
     process = Process(pid)
     walked = _Walked(process, walker_of(process.pid, how))
     looks = visit_together(process, walked.look) if together else walked.checked(visit(process, walked.look, tids=tids))
     if not named:
         return ProcessStacks(process.pid, process.name, tuple(look.thread for look in looks), process.space)
-    return ProcessStacks(process.pid, process.name, tuple(_named(process, looks)), process.space)
+    return ProcessStacks(process.pid, process.name, tuple(_named(process, looks, lines=lines)), process.space)
 
 
 def walker_of(pid: int, how: Walking = DEFAULT) -> Walk:
@@ -150,13 +157,13 @@ def refused(refusal: Refused) -> Stack:
     return Stack((), refusal.stop, Judgement(verdict, reason, None if verdict is Verdict.NONE else 0, refusal.detail), refusal.detail)
 
 
-def _named(process: Process, looks: list[_Look]) -> Iterator[ThreadStack]:
+def _named(process: Process, looks: list[_Look], *, lines: bool) -> Iterator[ThreadStack]:
     """The threads with their frames named; every address is looked up once, however many frames have it."""
     places = Places(process.pid)
     wanted = {(look.generation, frame.lookup_pc): look.space for look in looks for frame in look.thread.stack.frames}
     for (_, address), space in wanted.items():
         places.add(space, address)
-    names = names_of(places)
+    names = names_of(places, lines=lines)
     found: dict[tuple[int, int], tuple[Place, Named]] = {}
     for (generation, address), space in wanted.items():
         place = places.place(space, address)
