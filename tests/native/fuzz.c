@@ -164,7 +164,7 @@ static int is_sound(const struct unspool_stack *stack) {
     return stack->verdict == VERDICT_UNRELIABLE && stack->first_bad_frame < (stack->count ? stack->count : 1) && stack->reason != 0;
 }
 
-static int walk_once(struct target *target, u64 pc, u8 *bytes) {
+static int walk_mutant(struct target *target, u64 pc, u8 *bytes) {
     struct unspool_mapping mappings[2] = {
         {.start = BASE, .end = BASE + target->size, .file = 1, .flags = UNSPOOL_EXECUTABLE},
         {.start = STACK_START, .end = STACK_START + STACK_BYTES, .flags = UNSPOOL_WRITABLE},
@@ -201,7 +201,7 @@ int main(int argc, char **argv) {
             mutate(&target, fde);
             random_stack(&target, bytes);
             double before = seconds();
-            int stop = walk_once(&target, pc, bytes);
+            int stop = walk_mutant(&target, pc, bytes);
             double took = seconds() - before;
             if (took > worst) worst = took;
             if (stop < 0 || took > LONGEST_SECONDS) {
