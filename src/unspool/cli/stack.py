@@ -74,7 +74,7 @@ def _stacks(arguments: argparse.Namespace) -> ProcessStacks:
         return stacks_of(int(arguments.target), how, tids=arguments.tid, lines=not arguments.no_lines)
     from unspool.session.core_stacks import stacks_of_core
 
-    return stacks_of_core(Path(arguments.target), how, tids=arguments.tid)
+    return stacks_of_core(Path(arguments.target), how, tids=arguments.tid, lines=not arguments.no_lines)
 
 
 def as_json(stacks: ProcessStacks) -> dict[str, Any]:

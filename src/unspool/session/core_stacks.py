@@ -24,13 +24,19 @@ from unspool.unwind.image import UnwindData, UnwindDataProvider
 
 
 def stacks_of_core(
-    path: Path, how: Walking = DEFAULT, *, tids: Collection[int] | None = None, named: bool = True, sysroot: Path | None = None
+    path: Path,
+    how: Walking = DEFAULT,
+    *,
+    tids: Collection[int] | None = None,
+    named: bool = True,
+    lines: bool = True,
+    sysroot: Path | None = None,
 ) -> ProcessStacks:
     """Every thread's stack (or those of `tids`), the one that crashed first; NoSuchTarget, BadRequest, Unsupported or BadInput for no core.
 
     Files that were mapped are looked for below `sysroot`, None for this machine.
     """
-    with Symbolizer() as symbolizer, CoreDump(path, sysroot=sysroot) as core:
+    with Symbolizer(lines=lines) as symbolizer, CoreDump(path, sysroot=sysroot) as core:
         walk = walker(lambda: provider_for_core(core), how)
         threads = [
             ThreadStack(thread.tid, core.name, refused(thread.thread) if isinstance(thread.thread, Refused) else walk(thread.thread))
