@@ -33,7 +33,7 @@ struct sampler_config {
     u32 all_syscalls;   // no mask
     u32 cpus;           // possible CPUs; written by the loader
     u32 threads;        // there are targets that are threads
-    u32 spare;
+    u32 methods;        // enum method
     u64 syscalls[SYSCALLS_MAX / 64];
 };
 

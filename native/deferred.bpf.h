@@ -36,20 +36,32 @@ INLINE int claim(struct waiting *waiting) {
     return __sync_val_compare_and_swap(&waiting->claimed, 0, 1) == 0;
 }
 
-// Bring the missing bytes in, and walk on. A fault of size 0 is a question that could not be answered while the mappings changed.
-LOOP_BODY long walk_with_faults(u64 index, void *context) {
-    struct job *job = *(struct job **)context;
-    struct walk *w = &job->w;
+// Bring the missing bytes in, so that the walk can go on; 0 when they cannot be had. A fault of size 0 is a question that could not be answered while the
+// mappings changed.
+INLINE int fault_in(struct walk *w) {
+    struct home *home = home_of(w);
     u8 byte;
-    if (w->stop != STOP_PAGE_ABSENT)
-        return 1;
-    if (!w->fault_size)
-        address_space_refresh(&home_of(w)->space);
-    else if (bpf_copy_from_user(&byte, 1, (void *)w->fault) || bpf_copy_from_user(&byte, 1, (void *)(w->fault + w->fault_size - 1))) {
-        walk_give_up(w, STOP_MEM_FAULT);
+    if (home->faults++ >= FAULTS_MAX)
+        return 0;
+    if (!w->fault_size) {
+        address_space_refresh(&home->space);
         return 1;
     }
-    walk_resume(w);
+    return !bpf_copy_from_user(&byte, 1, (void *)w->fault) && !bpf_copy_from_user(&byte, 1, (void *)(w->fault + w->fault_size - 1));
+}
+
+// One frame, or one page. A loop of its own, for another around walk_resume would be one nested call more.
+LOOP_BODY long walk_with_faults(u64 index, void *context) {
+    struct walk *w = ((struct loop *)context)->w;
+    if (!walk_once(w))
+        return 0;
+    if (w->stop != STOP_PAGE_ABSENT)
+        return 1;
+    if (!fault_in(w)) {
+        w->stop = STOP_MEM_FAULT;
+        return 1;
+    }
+    walk_reenter(w);
     return 0;
 }
 
@@ -79,6 +91,7 @@ INLINE void join_waiting_kernel_frames(struct job *job, struct waiting *waiting)
 // The deferred walk. 0 when the sample cannot be walked any more.
 INLINE int walk_deferred(struct job *job, struct waiting *waiting, struct task_struct *task) {
     struct walk *w = &job->w;
+    struct loop loop = {w};
     u8 byte;
     int in_kernel = waiting->record.flags & RECORD_IN_KERNEL;
     if (!task->mm)
@@ -87,6 +100,7 @@ INLINE int walk_deferred(struct job *job, struct waiting *waiting, struct task_s
     take_saved_registers(w, (struct pt_regs *)bpf_task_pt_regs(task), in_kernel);
     w->max_frames = DEFERRED_FRAMES_MAX;
     w->work = WORK_DEFERRED;
+    w->methods = config.methods;
     home_open(w, task, task->mm);
     if (home_of(w)->interpreter) {
         bpf_copy_from_user(&byte, 1, (void *)home_of(w)->interpreter);
@@ -94,8 +108,12 @@ INLINE int walk_deferred(struct job *job, struct waiting *waiting, struct task_s
     }
     if (!is_unchanged(waiting, w))
         return 0;
-    walk_start(w);
-    bpf_loop(FAULTS_MAX, walk_with_faults, &job, 0);
+    walk_prepare(w);
+    home_of(w)->faults = 0;
+    LOOP(STEPS_MAX, walk_with_faults, &loop);
+    if (!w->stop)
+        w->stop = STOP_PARSE_BUDGET;
+    walk_judge(w);
     conclude(job);
     w->record.flags |= RECORD_DEFERRED;
     join_waiting_kernel_frames(job, waiting);
@@ -154,9 +172,11 @@ INLINE int defer(struct job *job, struct task_struct *task) {
             return 0;
         }
         if (task_work_resume(task, &value->work, &pending, resume_pending, 0)) {
+            // The end of the recording may have emitted it already.
+            int mine = claim(&value->waiting);
             bpf_map_delete_elem(&pending, &key);
             count(COUNT_DEFERRED_FAILED);
-            return 0;
+            return !mine;
         }
         count(COUNT_DEFERRED);
         return 1;

@@ -34,6 +34,7 @@ struct unspool_context *unspool_open(const struct unspool_mapping *mappings, siz
     if (count) memcpy(context->mappings, mappings, count * sizeof(*mappings));
     context->count = count;
     if (ends) context->ends = *ends;
+    context->walk.methods = METHOD_ALL;
     context->walk.home = context;
     forget_rows(context);
     return context;
@@ -57,6 +58,11 @@ void unspool_use_process(struct unspool_context *context, int pid) {
     context->pid = pid;
     if (!context->pages) context->pages = calloc(PAGES_KEPT, sizeof(*context->pages));
     unspool_forget(context);
+}
+
+void unspool_use_methods(struct unspool_context *context, unsigned methods) {
+    context->walk.methods = methods & METHOD_ALL;
+    forget_rows(context);
 }
 
 void unspool_use_bytes(struct unspool_context *context, uint64_t start, const void *data, size_t size) {

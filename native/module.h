@@ -3,13 +3,14 @@
 #ifndef UNSPOOL_MODULE_H
 #define UNSPOOL_MODULE_H
 
-#include "memory.h"
+#include "sframe.h"
 
 // Program headers looked at: an ELF file has about 13; e_phnum of 0xffff is not followed.
 #define PHDRS_MAX 128
 
 #define PT_LOAD 1
 #define PT_GNU_EH_FRAME 0x6474e550
+#define PT_GNU_SFRAME 0x6474e554
 
 // DW_EH_PE_*: how a pointer is stored (LSB core specification, "DWARF Extensions").
 #define PE_OMIT 0xff
@@ -63,7 +64,7 @@ LOOP_BODY long phdr_body(u64 index, void *context) {
     search->stop = code_number(w, at, 4);
     if (search->stop) return 1;
     u32 type = (u32)w->value;
-    if (type != PT_LOAD && type != PT_GNU_EH_FRAME) return 0;
+    if (type != PT_LOAD && type != PT_GNU_EH_FRAME && type != PT_GNU_SFRAME) return 0;
     search->stop = code_number(w, at + 8, 8);
     if (search->stop) return 1;
     u64 offset = w->value;
@@ -76,6 +77,12 @@ LOOP_BODY long phdr_body(u64 index, void *context) {
     if (type == PT_GNU_EH_FRAME) {
         w->module.frame_hdr = vaddr;
         search->last = memory_size;
+        return 0;
+    }
+    if (type == PT_GNU_SFRAME) {
+        if (memory_size < SFRAME_HEADER || memory_size > 0xffffffff) return 0;
+        w->module.sframe = vaddr;
+        w->module.sframe_size = (u32)memory_size;
         return 0;
     }
     if (!search->found) w->module.bias = w->module.header - (vaddr - offset);
@@ -112,6 +119,7 @@ SHARED int module_headers(struct walk *w) {
     if (search->stop) return search->stop;
     if (!search->found) return STOP_NO_UNWIND_INFO;
     module->header_end += module->bias;
+    if (module->sframe) module->sframe += module->bias;
     if (!module->frame_hdr) return STOP_NO_UNWIND_INFO;
     module->frame_hdr += module->bias;
     return 0;
@@ -147,15 +155,20 @@ SHARED int module_frame_hdr(struct walk *w) {
 ALWAYS_INLINE int module_parse(struct walk *w) {
     struct module *module = &w->module;
     module->frame_hdr = module->eh_frame = module->table = 0;
+    module->sframe = 0;
     module->count = 0;
     module->stop = STOP_NO_UNWIND_INFO;
-    module->flags &= ~(u32)(MODULE_PARSED | MODULE_TABLE);
+    module->flags &= ~(u32)(MODULE_PARSED | MODULE_TABLE | MODULE_BAD_SFRAME);
     int stop = module->header ? module_headers(w) : STOP_NO_UNWIND_INFO;
     if (!stop) stop = module_frame_hdr(w);
     // Without PT_GNU_EH_FRAME only the file's section headers say where .eh_frame is.
     else if (stop == STOP_NO_UNWIND_INFO && home_frame_section(w))
         stop = 0;
     if (is_passing((u32)stop)) return stop;
+    if (module->sframe) {
+        int there = sframe_open(w);
+        if (there) return there;
+    }
     // Bytes that are not there for good are as bad as wrong ones.
     module->stop = stop == 0 || stop == STOP_NO_UNWIND_INFO ? (u32)stop : STOP_BAD_CFI;
     module->flags |= MODULE_PARSED;

@@ -27,6 +27,7 @@ enum reg {
 // Bits of `walk.known`: the registers that a function gives back, and the stack pointer.
 #define REGS_ALL 0xffff
 #define REGS_CALLEE_SAVED ((1 << 3) | (1 << 6) | (0xf << 12))
+#define REGS_SFRAME ((1 << REG_RBP) | (1 << REG_RSP))
 #define REGS_KEPT (REGS_CALLEE_SAVED | (1 << REG_RSP))
 
 // The rules of a row: one for each callee-saved register, the return address, and the stack pointer (RULE_SAME there: the caller's is the CFA).
@@ -67,10 +68,11 @@ enum row_flag {
     ROW_EXACT = 128,       // the ip was read as a return address, but is the very instruction: a trampoline's or a coroutine's base
     ROW_COROUTINE = 256,   // a coroutine's base: nothing is returned to from here
     ROW_STOP = 512,        // there is no row; `stop` says why
+    ROW_SFRAME = 1024,     // from an SFrame section: of the registers, the caller's rsp and rbp are all that is known
 };
 
 // Rows that a frame steps by without a second look.
-#define ROW_PLAIN(flags) (((flags) & ~(ROW_STANDARD)) == 0)
+#define ROW_PLAIN(flags) (((flags) & ~(ROW_STANDARD | ROW_SFRAME)) == 0)
 
 struct row {
     s32 cfa_offset;

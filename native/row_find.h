@@ -69,9 +69,42 @@ ALWAYS_INLINE int row_commit_mark(struct walk *w, u64 pc, u32 exact) {
     return 0;
 }
 
+// The row that SFrame gave (w->sframe) into w->row; of the CFI only R9b's part is asked, which SFrame does not know. `stop` says what the CFI has.
+ALWAYS_INLINE int row_of_sframe(struct walk *w, u64 pc, int stop) {
+    if (is_passing((u32)stop)) return stop;
+    struct cfi *cfi = &w->cfi;
+    u64 begin = cfi->pc_begin, end = cfi->pc_end;
+    u8 signal = cfi->signal;
+    w->row = w->sframe.row;
+    cfi->pc_begin = w->sframe.begin;
+    cfi->pc_end = w->sframe.end;
+    cfi->signal = w->sframe.signal != 0;
+    row_marks(w, pc);
+    cfi->pc_begin = begin;
+    cfi->pc_end = end;
+    cfi->signal = signal;
+    w->row.flags |= ROW_SFRAME;
+    // A function without CFI cannot commit an exception: the unwinder that does reads its own CFI first.
+    w->row.ehdata = stop ? 0 : cfi->row.ehdata;
+    return row_commit_mark(w, pc, w->ip == pc);
+}
+
+// What the module's SFrame section says of `pc`: 0 with the row in w->sframe, NO_UNWIND_INFO, or a stop that may pass.
+ALWAYS_INLINE int row_in_sframe(struct walk *w, u64 pc) {
+    if (!w->module.sframe || !(w->methods & METHOD_SFRAME)) return STOP_NO_UNWIND_INFO;
+    int said = sframe_find(w, pc);
+    if (said && !is_passing((u32)said) && said != STOP_NO_UNWIND_INFO) {
+        sframe_drop(w);
+        said = STOP_NO_UNWIND_INFO;
+    }
+    return said;
+}
+
 // The row for the lookup address `pc` of the frame at w->ip into w->row, ROW_STOP when there is none; 0, or a stop that may pass.
 ALWAYS_INLINE int row_at(struct walk *w, u64 pc) {
     int stop = module_at(w, pc);
+    int said = stop ? STOP_NO_UNWIND_INFO : row_in_sframe(w, pc);
+    if (is_passing((u32)said)) return said;
     if (!stop) stop = fde_find(w, pc);
     if (!stop) {
         int start_context = is_start_context(w);
@@ -83,11 +116,14 @@ ALWAYS_INLINE int row_at(struct walk *w, u64 pc) {
             return 0;
         }
     }
+    if (!said) return row_of_sframe(w, pc, stop);
+    if (!stop && !(w->methods & METHOD_CFI)) stop = STOP_NO_UNWIND_INFO;
     if (stop == STOP_NO_UNWIND_INFO) {
         int sigreturn = is_sigreturn(w, pc);
         if (sigreturn < 0) return -sigreturn;
         if (sigreturn) stop = STOP_SIGFRAME_UNKNOWN;
     }
+    if (stop == STOP_NO_UNWIND_INFO && (w->module.flags & MODULE_BAD_SFRAME)) stop = STOP_BAD_SFRAME;
     if (is_passing((u32)stop)) return stop;
     if (stop) {
         // Unwind data that cannot be read is broken; why a mapping has none is known.

@@ -36,10 +36,10 @@ INLINE void open_walk(struct job *job, struct task_struct *task, u32 max_frames,
     job->w.record.space_generation = home_of(&job->w)->space.epoch;
 }
 
-// Whether the thread is in execve() and its old address space is gone already: the new one gets its auxiliary vector last (fs/binfmt_elf.c,
-// create_elf_tables), and the user registers are still those of the old.
+// Whether the thread is in execve() and its old address space is gone already: the new one gets its auxiliary vector late (fs/binfmt_elf.c,
+// create_elf_tables), the user registers after that: in between they point to where nothing is mapped.
 INLINE int is_becoming(struct job *job, struct task_struct *task) {
-    return BPF_CORE_READ_BITFIELD(task, in_execve) && !job->w.process_entry;
+    return BPF_CORE_READ_BITFIELD(task, in_execve) && (!job->w.process_entry || job->w.stop == STOP_NO_MAPPING);
 }
 
 // The user part of a sample; 1 when the registers are there and a walk was made.
@@ -68,11 +68,13 @@ INLINE int walk_user_stack(struct job *job, struct task_struct *task, const vola
     job->ip = job->w.ip;
     job->sp = job->w.regs[REG_RSP];
     open_walk(job, task, IMMEDIATE_FRAMES_MAX, WORK_IMMEDIATE);
+    job->w.stop = STOP_NONE;
+    if (!is_becoming(job, task))
+        walk_start(&job->w);
     if (is_becoming(job, task)) {
         no_walk(job, STOP_EXITED, COUNT_EXITED);
         return 0;
     }
-    walk_start(&job->w);
     conclude(job);
     return 1;
 }

@@ -80,7 +80,7 @@ ALWAYS_INLINE int step_sigcontext(struct walk *w) {
 SHARED int step_general(struct walk *w) {
     if (!w) return STOP_BAD_CFI;
     u32 flags = w->row.flags;
-    u32 known = w->known & REGS_KEPT;
+    u32 known = w->known & (flags & ROW_SFRAME ? REGS_SFRAME : REGS_KEPT);
     u64 sp = w->cfa;
     w->next_known = 0;
     for (u32 slot = 0; slot < SLOT_COUNT; slot++) {
@@ -143,7 +143,7 @@ ALWAYS_INLINE int step_standard(struct walk *w) {
     KEEP(SLOT_R15, 15)
 #undef LOAD
 #undef KEEP
-    w->known = (w->known & REGS_KEPT) | (saved & 1) << REG_RBX | (saved >> SLOT_RBP & 1) << REG_RBP | (saved >> SLOT_R12 & 15) << REG_R12;
+    w->known = (w->known & (w->row.flags & ROW_SFRAME ? REGS_SFRAME : REGS_KEPT)) | (saved & 1) << REG_RBX | (saved >> SLOT_RBP & 1) << REG_RBP | (saved >> SLOT_R12 & 15) << REG_R12;
     w->regs[REG_RSP] = cfa;
     w->ip = ra;
     w->exact = 0;

@@ -60,7 +60,7 @@ struct unspool_frame {
     uint64_t ip;
     uint64_t sp;
     uint64_t cfa;
-    uint32_t trust;  // 0 registers, 1 call frame information
+    uint32_t trust;  // 0 registers, 1 call frame information, 2 SFrame
     uint32_t flags;  // enum unspool_frame_flag
 };
 
@@ -92,6 +92,9 @@ UNSPOOL_API void unspool_close(struct unspool_context *context);
 // Where memory comes from: a function; or a live process, by process_vm_readv(2), pages kept until unspool_forget.
 UNSPOOL_API void unspool_use_reader(struct unspool_context *context, unspool_read read, void *user);
 UNSPOOL_API void unspool_use_process(struct unspool_context *context, int pid);
+
+// Which unwind data may be used: 1 SFrame, 2 call frame information, 3 both (as it is without this call; SFrame is asked first).
+UNSPOOL_API void unspool_use_methods(struct unspool_context *context, unsigned methods);
 
 // A copied piece of memory that hides what the source has there: the stack bytes of a sample. `data` is not copied; NULL takes it away.
 UNSPOOL_API void unspool_use_bytes(struct unspool_context *context, uint64_t start, const void *data, size_t size);

@@ -30,7 +30,7 @@ ALWAYS_INLINE void mark(struct walk *w, u32 frame, u32 reason) {
 
 // Appends the frame at ip; 0, or FRAME_LIMIT.
 ALWAYS_INLINE int place(struct walk *w, u32 placed) {
-    u32 marks = w->depth ? TRUST_CFI : TRUST_REGISTERS;
+    u32 marks = w->depth ? w->trust : TRUST_REGISTERS;
     if (w->exact) marks |= FRAME_EXACT;
     if (placed == PLACED && (w->row.flags & ROW_SIGNAL)) marks |= FRAME_SIGNAL;
     int stop = w->depth >= w->max_frames ? STOP_FRAME_LIMIT : home_put_frame(w, w->ip, marks);
@@ -98,8 +98,10 @@ SHARED int enter_row(struct walk *w) {
     if (flags & ROW_OUTERMOST) {
         u64 lookup = w->ip - !w->exact;
         int stop = last_cfa(w);
-        if (holds_entry(w, lookup - w->row.function.before, lookup + w->row.function.after)) return (int)end_at_entry(w);
-        return stop ? stop : (int)end_outermost(w);
+        u32 entry = holds_entry(w, lookup - w->row.function.before, lookup + w->row.function.after);
+        if (!entry && stop) return stop;
+        u32 end = entry ? end_at_entry(w) : end_outermost(w);
+        return (int)(STOP_IS_END(end) && (flags & ROW_SFRAME) ? STOP_END_SFRAME_OUTER : end);
     }
     if (flags & ROW_NONSTANDARD) mark(w, frame, STOP_RA_RULE_NONSTANDARD);
     if (flags & ROW_EH_COMMIT) mark(w, frame, STOP_EH_COMMIT);
@@ -149,9 +151,8 @@ ALWAYS_INLINE int enter_frame(struct walk *w) {
     return place(w, PLACED);
 }
 
-LOOP_BODY long walk_body(u64 index, void *context) {
-    struct walk *w = ((struct loop *)context)->w;
-    (void)index;
+// One frame: 0 to go on, 1 at the stop.
+ALWAYS_INLINE long walk_once(struct walk *w) {
     int stop = 0;
     if (w->placed != PLACED) {
         stop = enter_frame(w);
@@ -171,10 +172,16 @@ LOOP_BODY long walk_body(u64 index, void *context) {
     if (!stop) stop = flags & ROW_STANDARD ? step_standard(w) : step_general(w);
     if (!stop) {
         w->placed = PLACED_NOT;
+        w->trust = flags & ROW_SFRAME ? TRUST_SFRAME : TRUST_CFI;
         if (flags & ROW_SIGNAL) stop = leave_signal(w);
     }
     w->stop = (u32)stop;
     return stop != 0;
+}
+
+LOOP_BODY long walk_body(u64 index, void *context) {
+    (void)index;
+    return walk_once(((struct loop *)context)->w);
 }
 
 // The verdict's part: a stop that is no accepted end is noted for the last frame.
@@ -194,7 +201,8 @@ ALWAYS_INLINE void walk_run(struct walk *w) {
     walk_judge(w);
 }
 
-ALWAYS_INLINE void walk_start(struct walk *w) {
+// Everything of walk_start but the walk: for a home that runs walk_once in a loop of its own.
+ALWAYS_INLINE void walk_prepare(struct walk *w) {
     w->depth = 0;
     w->stop = STOP_NONE;
     w->stop_address = 0;
@@ -208,15 +216,24 @@ ALWAYS_INLINE void walk_start(struct walk *w) {
     w->code_at = NO_WINDOW;
     w->cfi.cie = 0;
     home_stack_bounds(w);
+}
+
+ALWAYS_INLINE void walk_start(struct walk *w) {
+    walk_prepare(w);
     walk_run(w);
 }
 
-ALWAYS_INLINE void walk_resume(struct walk *w) {
+// Everything of walk_resume but the walk.
+ALWAYS_INLINE void walk_reenter(struct walk *w) {
     w->stop = STOP_NONE;
     if (w->placed == PLACED_FOR_NOW) {
         w->placed = PLACED_NOT;
         if (w->depth) w->depth--;
     }
+}
+
+ALWAYS_INLINE void walk_resume(struct walk *w) {
+    walk_reenter(w);
     walk_run(w);
 }
 

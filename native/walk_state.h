@@ -39,10 +39,18 @@
 // Set in the key of a row whose pc is the very instruction, not the one after a call.
 #define KEY_EXACT (1ULL << 63)
 
+// How a row may be found. Both are proofs; SFrame is asked first.
+enum method {
+    METHOD_SFRAME = 1,
+    METHOD_CFI = 2,
+    METHOD_ALL = 3,
+};
+
 enum module_flag {
     MODULE_PARSED = 1,     // the ELF header was read: the fields from `bias` on hold
     MODULE_TABLE = 2,      // .eh_frame_hdr has a search table that this walk can use
     MODULE_VDSO = 4,
+    MODULE_BAD_SFRAME = 8, // its SFrame section breaks a rule, and is not asked again
 };
 
 // The mapping that holds a pc, and what its file's ELF header says.
@@ -58,7 +66,12 @@ struct module {
     u64 table;      // the search table: pairs of s32 relative to frame_hdr
     u32 count;      // its pairs
     u32 flags;      // enum module_flag; in: MODULE_PARSED, MODULE_VDSO
-    u32 stop;       // why it has no unwind data, 0 when it has
+    u32 stop;       // why it has no call frame information, 0 when it has
+    u32 sframe_count;  // functions in the index of its SFrame section
+    u64 sframe;        // the SFrame section, 0 when there is none that this walk can use
+    u64 sframe_index;  // its index
+    u64 sframe_rows;   // its FRE sub-section
+    u32 sframe_size;   // bytes of that; before the header was read: of the segment
     u32 spare;
 };
 
@@ -121,6 +134,8 @@ struct walk {
     u64 initial_sp;       // mm->start_stack
     u32 work;             // what the walk may still do: about one unit an opcode, a read, a table step (walk.h WORK_*)
     u32 exact;            // in: 1. ip is the very instruction, not a return address
+    u32 methods;          // in: enum method, those that may find a row
+    u32 trust;            // how the frame at ip was found
 
     // ---- out
     u32 depth;            // frames put
@@ -151,6 +166,12 @@ struct walk {
     struct row row;
     struct module module;
     struct search search;
+    struct {
+        u64 begin;  // the function's range, actual addresses
+        u64 end;
+        u64 signal;
+        struct row row;
+    } sframe;  // what the SFrame section says
     struct cfi cfi;
     u8 window[STACK_WINDOW] __attribute__((aligned(8)));
     u8 code[CODE_WINDOW] __attribute__((aligned(8)));

@@ -17,6 +17,7 @@ from unspool.capture.frame_sections import FrameSections
 from unspool.capture.records import RECORD_MAX, RecordTrigger
 from unspool.capture.request import Request
 from unspool.errors import NotPermitted, UnspoolError, Unsupported
+from unspool.model.verdict import Trust
 
 NATIVE = Path(__file__).resolve().parent.parent / "native"
 LIBRARY, OBJECT = NATIVE / "_unspool.so", NATIVE / "sampler.bpf.o"
@@ -26,6 +27,9 @@ BATCH_BYTES = 1 << 20
 
 CONFIG = struct.Struct("<10I8Q")
 """`struct sampler_config` of native/capture.h."""
+
+METHODS = {Trust.SFRAME: 1, Trust.CFI: 2}
+"""`enum method` of native/walk_state.h."""
 
 _SYSCALLS_MAX = 512
 _FILTER_NONE, _FILTER_TASKS = 0, 1
@@ -65,32 +69,32 @@ class Sampler:
     def start(self) -> None:
         """Begin to take samples; NotPermitted or Unsupported."""
         if self.request.trigger.kind == "syscalls":
-            answer = self._library.unspool_sampler_start_syscalls(self._handle)
+            answer = self._call("start_syscalls")
         else:
-            answer = self._library.unspool_sampler_start_cpu(self._handle, self.request.frequency, int(self.request.hardware))
+            answer = self._call("start_cpu", self.request.frequency, int(self.request.hardware))
         if answer:
             raise self._failure(-answer)
 
     @property
     def is_hardware(self) -> bool:
         """Whether the trigger `cpu` runs on the hardware's cycle counter."""
-        return bool(self._library.unspool_sampler_is_hardware(self._handle))
+        return bool(self._call("is_hardware"))
 
     @property
     def pending(self) -> int:
         """How many samples wait for their deferred walk."""
-        return int(self._library.unspool_sampler_pending(self._handle))
+        return int(self._call("pending"))
 
     def watch(self, number: int, *, thread: bool = False, on: bool = True) -> None:
         """Add a process (or thread) to those that are sampled, or take it away; of no use when everything is sampled."""
         kind = _TARGET_THREAD if thread else _TARGET_PROCESS
-        answer = self._library.unspool_sampler_watch(self._handle, kind, number, int(on))
+        answer = self._call("watch", kind, number, int(on))
         if answer and not (not on and answer == -errno.ENOENT):
             raise self._failure(-answer)
 
     def drain(self) -> bytes:
         """Whole records, as many as came since the last drain or as one call can give (about a megabyte); none: b""."""
-        size = self._library.unspool_sampler_drain(self._handle, self._buffer, len(self._buffer))
+        size = self._call("drain", self._buffer, len(self._buffer))
         if size < 0:
             raise self._failure(-size)
         data = ctypes.string_at(self._buffer, size)
@@ -100,28 +104,28 @@ class Sampler:
     def unread(self) -> list[tuple[int, int, int]]:
         """Files of the last drain whose unwind data was not found: key, process, address in the code."""
         files = (_UnreadFile * _UNREAD_MAX)()
-        number = self._library.unspool_sampler_unread(self._handle, files)
+        number = self._call("unread", files)
         return [(file.key, file.pid, file.address) for file in files[:number]]
 
     def frame_section(self, key: int, start: int, end: int) -> None:
         """Tell the kernel's walk where a file has its .eh_frame (Svma); a full table is no error, the file stays as it was."""
-        self._library.unspool_sampler_frame_section(self._handle, key, start, end)
+        self._call("frame_section", key, start, end)
 
     def counters(self) -> dict[str, int]:
         """What was counted since the programs were loaded, by label (`counters.Counter`)."""
         values = (ctypes.c_uint64 * len(Counter))()
-        answer = self._library.unspool_sampler_counters(self._handle, values, len(Counter))
+        answer = self._call("counters", values, len(Counter))
         if answer:
             raise self._failure(-answer)
         return {counter.label: int(values[counter]) for counter in Counter}
 
     def stop(self) -> None:
         """Take no more samples."""
-        self._library.unspool_sampler_stop(self._handle)
+        self._call("stop")
 
     def flush(self) -> None:
         """Emit what is known of samples whose deferred walk has not run; call it after `stop` and before the last `drain`."""
-        answer = self._library.unspool_sampler_flush(self._handle)
+        answer = self._call("flush")
         if answer:
             raise self._failure(-answer)
 
@@ -148,6 +152,13 @@ class Sampler:
         if not handle:
             raise self._failure(ctypes.get_errno())
         return ctypes.c_void_p(handle)
+
+    def _call(self, name: str, *arguments: object) -> int:
+        if self._handle is None:
+            message = "the sampler is closed"
+            raise ValueError(message)
+        answer = getattr(self._library, f"unspool_sampler_{name}")(self._handle, *arguments)
+        return answer or 0
 
     def _failure(self, number: int) -> UnspoolError:
         words = self._library.unspool_sampler_error().decode("utf-8", "replace").strip().splitlines()
@@ -179,7 +190,7 @@ def configuration(request: Request) -> bytes:
         not request.trigger.syscalls,
         0,
         bool(request.tids),
-        0,
+        sum(METHODS[method] for method in request.methods),
         *mask,
     )
 

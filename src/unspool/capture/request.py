@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from unspool.capture.triggers import Trigger
+from unspool.model.verdict import PROOFS, Trust
 
 RING_BYTES = 1 << 23
 """Room for records between two drains: at 20 drains a second, 8 MB hold 40,000 samples a second of 50 frames."""
@@ -16,7 +17,8 @@ class Request:
 
     `pids` and `tids` are numbers in our own PID namespace; with neither, the whole machine but ourselves is sampled. `follow`: children of
     `pids` are sampled too. `frequency` is in samples a second and CPU, for the trigger `cpu`, which counts hardware cycles where
-    `hardware` is set and the machine has them. `ring_bytes` is a power of two, at least a page.
+    `hardware` is set and the machine has them. `ring_bytes` is a power of two, at least a page. `methods`: the unwind data that may be
+    used, SFrame first.
     """
 
     pids: tuple[int, ...] = ()
@@ -27,6 +29,7 @@ class Request:
     kernel_frames: bool = True
     hardware: bool = True
     ring_bytes: int = RING_BYTES
+    methods: frozenset[Trust] = PROOFS
 
     @property
     def everything(self) -> bool:

@@ -23,6 +23,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "unspool_close": (None, (_POINTER,)),
     "unspool_use_reader": (None, (_POINTER, structures.READER, _POINTER)),
     "unspool_use_process": (None, (_POINTER, ctypes.c_int)),
+    "unspool_use_methods": (None, (_POINTER, ctypes.c_uint)),
     "unspool_use_bytes": (None, (_POINTER, ctypes.c_uint64, _POINTER, ctypes.c_size_t)),
     "unspool_forget": (None, (_POINTER,)),
     "unspool_walk": (None, (_POINTER, _POINTER, _POINTER)),

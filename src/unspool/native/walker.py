@@ -11,7 +11,7 @@ from unspool.model.memory import Memory
 from unspool.model.module import AddressSpace
 from unspool.model.stack import Frame, Stack
 from unspool.model.thread import Thread
-from unspool.model.verdict import Judgement, Stop, Trust, Verdict
+from unspool.model.verdict import PROOFS, Judgement, Stop, Trust, Verdict
 from unspool.native import structures
 from unspool.native.judgement import judge
 from unspool.native.library import load
@@ -29,8 +29,12 @@ class Walker:
     Memory is read anew for every walk. When the thread's memory has an attribute `pid`, the library reads the process itself.
     """
 
-    def __init__(self, thread: Thread) -> None:
-        """Open a context for the thread's address space; Unsupported when the library is not built."""
+    def __init__(self, thread: Thread, methods: frozenset[Trust] = PROOFS) -> None:
+        """Open a context for the thread's address space; Unsupported when the library is not built.
+
+        `methods`: the unwind data that may be used, of SFRAME (asked first) and CFI.
+        """
+        self.methods = methods
         self._library = load()
         self._space = thread.space
         self._ends = thread.ends
@@ -42,6 +46,7 @@ class Walker:
         self._context: int | None = self._library.unspool_open(mappings, len(mappings), ctypes.byref(ends))
         if self._context is None:
             raise MemoryError
+        self._library.unspool_use_methods(self._context, sum(_METHODS[method] for method in methods))
         # The function object must live as long as the context that calls it.
         self._reader = structures.READER(_reader(thread.memory))
         if self._pid is None:
@@ -97,19 +102,22 @@ class Walker:
             self.close()
 
 
+_METHODS = {Trust.SFRAME: 1, Trust.CFI: 2}
+"""`enum method` of native/walk_state.h."""
+
 _last: list[Walker] = []
 
 
-def walk(thread: Thread, *, max_frames: int = MAX_FRAMES) -> Stack:
+def walk(thread: Thread, *, max_frames: int = MAX_FRAMES, methods: frozenset[Trust] = PROOFS) -> Stack:
     """The thread's stack with its verdict, walked by the C library; what was learned of the last address space is kept for the next call.
 
-    Unsupported when the library is not built, ValueError when max_frames < 1.
+    `methods`: the unwind data that may be used, of SFRAME (asked first) and CFI. Unsupported when the library is not built, ValueError when max_frames < 1.
     """
     walker = _last.pop() if _last else None
-    if walker is None or not walker.serves(thread):
+    if walker is None or walker.methods != methods or not walker.serves(thread):
         if walker is not None:
             walker.close()
-        walker = Walker(thread)
+        walker = Walker(thread, methods)
     try:
         return walker.walk(thread, max_frames)
     finally:
