@@ -65,6 +65,17 @@ def test_a_walker_serves_the_threads_of_one_address_space() -> None:
     assert not ours.serves(thread)
 
 
+def test_what_a_memory_raises_comes_out_of_the_walk() -> None:
+    """Never a stack made of bytes that were not read."""
+
+    class Broken:
+        def read(self, address: int, size: int) -> bytes | None:
+            raise RuntimeError(f"{size} bytes at {address:#x}")
+
+    with pytest.raises(RuntimeError, match="bytes at 0x"):
+        native.walk(replace(Chain().thread(), memory=Broken()))
+
+
 def test_a_library_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="cannot be loaded"):
         load(tmp_path / "_unspool.so")

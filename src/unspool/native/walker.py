@@ -48,7 +48,8 @@ class Walker:
             raise MemoryError
         self._library.unspool_use_methods(self._context, sum(_METHODS[method] for method in methods))
         # The function object must live as long as the context that calls it.
-        self._reader = structures.READER(_reader(thread.memory))
+        self._failures: list[BaseException] = []
+        self._reader = structures.READER(_reader(thread.memory, self._failures))
         if self._pid is None:
             self._library.unspool_use_reader(self._context, self._reader, None)
         else:
@@ -74,6 +75,8 @@ class Walker:
             room = min(max_frames, self._room)
             result = structures.Stack(frames=(structures.Frame * room)(), capacity=room)
             self._library.unspool_walk(self._context, ctypes.byref(given), ctypes.byref(result))
+            if self._failures:
+                raise self._failures.pop()
             if result.stop != Stop.FRAME_LIMIT or room == max_frames:
                 break
             self._room *= _GROWTH
@@ -111,7 +114,8 @@ _last: list[Walker] = []
 def walk(thread: Thread, *, max_frames: int = MAX_FRAMES, methods: frozenset[Trust] = PROOFS) -> Stack:
     """The thread's stack with its verdict, walked by the C library; what was learned of the last address space is kept for the next call.
 
-    `methods`: the unwind data that may be used, of SFRAME (asked first) and CFI. Unsupported when the library is not built, ValueError when max_frames < 1.
+    `methods`: the unwind data that may be used, of SFRAME (asked first) and CFI.
+    Unsupported when the library is not built, ValueError when max_frames < 1.
     """
     walker = _last.pop() if _last else None
     if walker is None or walker.methods != methods or not walker.serves(thread):
@@ -124,9 +128,17 @@ def walk(thread: Thread, *, max_frames: int = MAX_FRAMES, methods: frozenset[Tru
         _last.append(walker)
 
 
-def _reader(memory: Memory) -> Callable[[int | None, int, int, int], int]:
+def _reader(memory: Memory, failures: list[BaseException]) -> Callable[[int | None, int, int, int], int]:
+    """The memory as unspool_read; what it raises ends the reads and is raised again behind the C code, which exceptions cannot cross."""
+
     def read(_user: int | None, address: int, to: int, size: int) -> int:
-        data = memory.read(address, size)
+        if failures:
+            return 1
+        try:
+            data = memory.read(address, size)
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+            return 1
         if data is None or len(data) != size:
             return 1
         ctypes.memmove(to, data, size)
