@@ -106,6 +106,7 @@ struct home {
     u64 row_hits;             // of this walk: counted once, at its end
     u64 identity;             // of the last module's mapping
     u64 parent;               // id of the parent process's address space; PARENT_UNREAD, 0: none
+    u32 faults;               // of the deferred walk
     u32 file_key;             // of the last module's file
     u32 learned;              // how many frame sections user space had given when the walk began
     u64 interpreter;          // AT_BASE, where its ELF header could not be read; 0
