@@ -88,6 +88,6 @@ def kinds(profile: Profile, tree: Tree) -> list[FunctionKind]:
     for number in (tree.function[0], *tree.groups):
         found[number] = "group"
     for number in tree.marks:
-        # A thread without user code has nothing that could be missing.
-        found[number] = "group" if tree.functions[number].name == NO_USER_STACK else "mark"
+        # A thread without a user stack has nothing that could be missing.
+        found[number] = "group" if tree.functions[number].name.startswith(NO_USER_STACK[:-1]) else "mark"
     return found

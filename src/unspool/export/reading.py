@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from unspool.model.verdict import Stop, Verdict
+from unspool.profile.columns import NO_USER_STACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def end_of_mark(mark: str) -> ReadEnd | None:
     >>> end_of_mark("main") is None
     True
     """
-    if mark == "[no user stack]":
+    if mark == NO_USER_STACK:
         return ReadEnd(Stop.NO_USER_STACK)
     found = _MARK.fullmatch(mark)
     if not found:
@@ -93,9 +94,11 @@ def end_of_mark(mark: str) -> ReadEnd | None:
         stop = Stop.of(found["stop"])
     except ValueError:
         return None
+    if found["kind"] == "no user stack":
+        return ReadEnd(stop)
     if found["kind"] == "cut":
         return ReadEnd(stop, found["module"] or "", Verdict.UNRELIABLE, stop)
     return ReadEnd(Stop.NONE, "", Verdict.UNRELIABLE, stop)
 
 
-_MARK = re.compile(r"\[(?P<kind>cut|unreliable): (?P<stop>[a-z-]+)(?: in (?P<module>[^\n]+))?\]")
+_MARK = re.compile(r"\[(?P<kind>cut|unreliable|no user stack): (?P<stop>[a-z-]+)(?: in (?P<module>[^\n]+))?\]")

@@ -241,11 +241,13 @@ def mark(stop: Stop, module: str = "", verdict: Verdict = Verdict.NONE, reason: 
 
     >>> mark(Stop.NO_UNWIND_INFO, "libfoo.so")
     '[cut: no-unwind-info in libfoo.so]'
+    >>> mark(Stop.EXITED)
+    '[no user stack: exited]'
     >>> mark(Stop.END_PROCESS_ENTRY, verdict=Verdict.UNRELIABLE, reason=Stop.HEURISTIC_USED)
     '[unreliable: heuristic-used]'
     """
-    if stop is Stop.NO_USER_STACK:
-        return NO_USER_STACK
+    if stop.ending == "none":
+        return NO_USER_STACK if stop is Stop.NO_USER_STACK else f"{NO_USER_STACK[:-1]}: {stop.label}]"
     if not stop.is_end and stop is not Stop.NONE:
         return f"[cut: {stop.label} in {module}]" if module else f"[cut: {stop.label}]"
     return f"[unreliable: {reason.label}]" if verdict is Verdict.UNRELIABLE else ""

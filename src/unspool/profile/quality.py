@@ -43,7 +43,7 @@ class Quality:
         return samples / self.samples if self.samples else 0.0
 
     def stack_share(self, samples: int) -> float:
-        """Part of the samples that have a user stack, between 0 and 1: threads of the kernel have none that could be whole."""
+        """Part of the samples that have a user stack, between 0 and 1: threads of the kernel and exiting ones have none."""
         return samples / (self.samples - self.none) if self.samples > self.none else 0.0
 
 

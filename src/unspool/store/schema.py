@@ -100,7 +100,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column(
             "ending",
             "VARCHAR",
-            "`whole`, `cut`, `none` (no user code), or `unknown` (imported, and not said)",
+            "`whole`, `cut`, `none` (no user stack), or `unknown` (imported, and not said)",
         ),
         Column("stop", "VARCHAR", "why the stack ends: a name of docs/stop-reasons.md"),
         Column("stop_module", "BIGINT", "the module that caused the stop; NULL when none did", nullable=True),
