@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from unspool.errors import BadRequest
+from unspool.model.verdict import PROOFS, Trust
 
 EXAMPLES = """examples:
   unspool record -- ./server --port 80         a command, from its first instruction
@@ -26,6 +27,10 @@ Then: unspool report FILE
 FREQUENCY = 99
 FREQUENCY_MAX = 50_000
 """Samples a second and CPU; the kernel's own limit is kernel.perf_event_max_sample_rate."""
+
+METHODS = {"auto": PROOFS, "sframe": frozenset({Trust.SFRAME}), "cfi": frozenset({Trust.CFI})}
+"""What --call-graph takes. perf's name for CFI, dwarf, is understood too."""
+METHODS["dwarf"] = METHODS["cfi"]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -53,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on", default="cpu", metavar="TRIGGER", help="what takes a sample: cpu, syscalls, syscalls:NAME,... (default cpu)"
     )
     parser.add_argument("--as-root", action="store_true", help="under sudo, run the command as root too, and not as who called sudo")
+    parser.add_argument(
+        *("--call-graph", "--unwind"),
+        choices=sorted(METHODS),
+        default="auto",
+        dest="methods",
+        help="the unwind data that may be used: auto is SFrame where a file has it, else .eh_frame (default auto)",
+    )
     # perf asks for call graphs with it; here every sample has one.
     parser.add_argument("-g", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ARGS", help="start a command and record it")
@@ -74,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         frequency=arguments.frequency,
         seconds=arguments.duration,
         trigger=parse_trigger(arguments.on),
+        methods=METHODS[arguments.methods],
         replace=arguments.output is not None,
     )
     screen = Screen()

@@ -21,6 +21,7 @@ from unspool.capture.request import Request
 from unspool.capture.sideband import Sideband
 from unspool.capture.triggers import Trigger
 from unspool.errors import RecordingError
+from unspool.model.verdict import PROOFS, Trust
 from unspool.session.recording_names import name_frames
 from unspool.store.place import wal_of
 from unspool.symbols.symbolizer import Symbolizer
@@ -52,6 +53,7 @@ class Plan:
     seconds: float | None = None
     trigger: Trigger = field(default_factory=Trigger)
     replace: bool = False
+    methods: frozenset[Trust] = PROOFS
 
 
 @dataclass(slots=True)
@@ -206,7 +208,7 @@ def request_of(plan: Plan, command: Command | None) -> Request:
     """What the kernel is asked for; a plan that names nothing is the whole machine."""
     pids = () if plan.everything else (*plan.pids, *([command.pid] if command else []))
     tids = () if plan.everything else plan.tids
-    return Request(pids, tids, plan.trigger, plan.frequency, follow=not plan.tids)
+    return Request(pids, tids, plan.trigger, plan.frequency, follow=not plan.tids, methods=plan.methods)
 
 
 def watched_processes(plan: Plan, command: Command | None) -> list[int] | None:
