@@ -12,7 +12,7 @@ from target_programs import Programs, running, wait_asleep, wait_until
 
 from unspool.model.thread import Thread
 from unspool.model.verdict import Stop
-from unspool.targets import procfs
+from unspool.targets import procfs, stopping
 from unspool.targets.process import Process
 from unspool.targets.stopping import Refused, Visited, visit, visit_together
 
@@ -172,6 +172,32 @@ def test_a_process_that_calls_execve_from_its_threads_is_let_go(look_at: Visit, 
                 assert isinstance(one.thread, Thread) or stop_of(one) in {Stop.EXITED, Stop.THREAD_RUNNING, Stop.PERMISSION}
         wait_until(lambda: procfs.status_number(process.pid, "TracerPid") == 0, "nobody to trace it")
         wait_until(lambda: state_of(process.pid) != "t", "the process to go on")
+
+
+@BOTH
+def test_a_thread_that_waits_uninterruptibly_is_left_alone(look_at: Visit, programs: Programs) -> None:
+    with running(programs.build("vfork.c", "-O2")) as process:
+        wait_until(lambda: state_of(process.pid) == "D", "the parent to wait for its child")
+        assert [Stop.THREAD_RUNNING] == [stop_of(one) for one in look_at(Process(process.pid), itself)]
+        assert 0 == procfs.status_number(process.pid, "TracerPid")
+
+
+@BOTH
+def test_a_thread_that_does_not_stop_in_time_is_let_go_by_the_next_look(
+    look_at: Visit, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(stopping, "_settled", lambda *_: True)
+    with running(programs.build("vfork.c", "-O2")) as process:
+        wait_until(lambda: state_of(process.pid) == "D", "the parent to wait for its child")
+        assert [Stop.THREAD_RUNNING] == [stop_of(one) for one in look_at(Process(process.pid), itself)]
+        assert os.getpid() == procfs.status_number(process.pid, "TracerPid")
+        assert process.stdin is not None
+        process.stdin.close()
+        wait_until(lambda: state_of(process.pid) == "t", "the parent to wake up and stop")
+        assert [True] == [isinstance(one.thread, Thread) for one in look_at(Process(process.pid), itself)]
+        wait_until(lambda: state_of(process.pid) == "S", "the parent to run on")
+        assert 0 == procfs.status_number(process.pid, "TracerPid")
 
 
 @BOTH

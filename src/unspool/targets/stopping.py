@@ -54,6 +54,7 @@ def visit(process: Process, look: Callable[[Visited], Result], *, tids: Collecti
 
     Threads that start meanwhile are visited too. With `tids` only those threads are visited, and one that does not exist is `exited`.
     """
+    _let_go_of_stragglers()
     results: dict[int, Result] = {}
     for tid in _appearing(process.pid, tids):
         with _stopped(process, tid) as visited:
@@ -63,6 +64,7 @@ def visit(process: Process, look: Callable[[Visited], Result], *, tids: Collecti
 
 def visit_together(process: Process, look: Callable[[Visited], Result]) -> list[Result]:
     """The same with all threads stopped at once: the results are of one instant, in which no thread of the process ran."""
+    _let_go_of_stragglers()
     seized: dict[int, Seized | Refused] = {}
     names: dict[int, str] = {}
     try:
@@ -223,11 +225,13 @@ def _release_all(process: Process, threads: list[Seized]) -> None:
     for seized in sorted(threads, key=lambda one: one.tid == pid):
         vanished |= seized.state is State.GONE
         try:
-            seized.release()
+            released = seized.release()
         except KeyboardInterrupt as error:
-            # A second Ctrl-C ends this program, but no thread stays stopped for it.
+            # Ctrl-C ends this program, but no thread stays stopped for it.
             interrupted = error
-            seized.release()
+            released = seized.release()
+        if not released:
+            _stragglers.append(seized)
     if vanished:
         # A thread that calls execve goes on under the leader's number, and is still ours (ptrace(2), "execve(2) under ptrace").
         adopted = Seized(pid)
@@ -235,3 +239,11 @@ def _release_all(process: Process, threads: list[Seized]) -> None:
             adopted.release(STOP_SECONDS)
     if interrupted is not None:
         raise interrupted
+
+
+_stragglers: list[Seized] = []
+"""Threads that neither stopped nor ended in their time: still ours, they will stop when they wake up, and must be let go then."""
+
+
+def _let_go_of_stragglers() -> None:
+    _stragglers[:] = [seized for seized in _stragglers if not seized.release(0)]
