@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unspool.errors import BadInput
+from unspool.model.arch import X86_64
 from unspool.model.module import Mapping as Mapped
 from unspool.model.symbol import Named, Unnamed
 from unspool.session.naming import ModuleKey, Places
@@ -37,7 +38,8 @@ def stacks_of_core(
     Files that were mapped are looked for below `sysroot`, None for this machine.
     """
     with Symbolizer(lines=lines) as symbolizer, CoreDump(path, sysroot=sysroot) as core:
-        walk = walker(lambda: provider_for_core(core), how)
+        # The C library walks x86-64 stacks only.
+        walk = walker(lambda: provider_for_core(core), how if core.arch is X86_64 else replace(how, method="python"))
         threads = [
             ThreadStack(thread.tid, core.name, refused(thread.thread) if isinstance(thread.thread, Refused) else walk(thread.thread))
             for thread in core.threads
