@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from peer_stacks import GDB_SCRIPT, TIMEOUT
-from stack_targets import TARGETS, Target
+from stack_targets import TARGETS, Target, asleep
 from target_programs import Programs, running
 
 from unspool.cli.main import main
@@ -150,7 +150,7 @@ def dumped_by_the_kernel(program: Path, folder: Path) -> Path:
     resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
     try:
         with running(program, "3", cwd=folder) as process:
-            process.send_signal(signal.SIGABRT)
+            asleep(process).send_signal(signal.SIGABRT)
             process.wait(60)
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, before)
@@ -177,7 +177,7 @@ def test_a_dump_by_the_kernel_is_read(flags: tuple[str, ...], programs: Programs
 
 def test_the_command_takes_a_dump(programs: Programs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with running(programs.build("threads.c", "-O2"), "2") as process:
-        path = gcore(process.pid, tmp_path)
+        path = gcore(asleep(process).pid, tmp_path)
     assert 0 == main(["stack", str(path), "--json"])
     answer = json.loads(capsys.readouterr().out)
     assert process.pid == answer["pid"]
