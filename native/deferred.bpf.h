@@ -36,30 +36,27 @@ INLINE int claim(struct waiting *waiting) {
     return __sync_val_compare_and_swap(&waiting->claimed, 0, 1) == 0;
 }
 
-// Bring the missing bytes in, so that the walk can go on; 0 when they cannot be had. A fault of size 0 is a question that could not be answered while the
-// mappings changed.
-INLINE int fault_in(struct walk *w) {
-    struct home *home = home_of(w);
+// Bring a page in; when it cannot be had, the walk is told, and decides for itself what follows from it.
+INLINE void touch(struct walk *w, u64 address) {
     u8 byte;
-    if (home->faults++ >= FAULTS_MAX)
-        return 0;
-    if (!w->fault_size) {
-        address_space_refresh(&home->space);
-        return 1;
-    }
-    return !bpf_copy_from_user(&byte, 1, (void *)w->fault) && !bpf_copy_from_user(&byte, 1, (void *)(w->fault + w->fault_size - 1));
+    if (bpf_copy_from_user(&byte, 1, (void *)address))
+        w->unreadable = (address >> 12) + 1;
 }
 
 // One frame, or one page. A loop of its own, for another around walk_resume would be one nested call more.
+// A fault of size 0 is a question that could not be answered while the mappings changed.
 LOOP_BODY long walk_with_faults(u64 index, void *context) {
     struct walk *w = ((struct loop *)context)->w;
+    struct home *home = home_of(w);
     if (!walk_once(w))
         return 0;
-    if (w->stop != STOP_PAGE_ABSENT)
+    if (w->stop != STOP_PAGE_ABSENT || home->faults++ >= FAULTS_MAX)
         return 1;
-    if (!fault_in(w)) {
-        w->stop = STOP_MEM_FAULT;
-        return 1;
+    if (w->fault_size) {
+        touch(w, w->fault);
+        touch(w, w->fault + w->fault_size - 1);
+    } else {
+        address_space_refresh(&home->space);
     }
     walk_reenter(w);
     return 0;

@@ -165,6 +165,7 @@ INLINE void home_open(struct walk *w, struct task_struct *task, struct mm_struct
     w->thread_pointer = task->thread.fsbase;
     w->exact = 1;
     home->row_hits = 0;
+    w->unreadable = 0;
     home->parent = PARENT_UNREAD;
     u32 zero = 0, *number = bpf_map_lookup_elem(&learned, &zero);
     home->learned = number ? *number : 0;

@@ -8,11 +8,13 @@
 #ifdef __bpf__
 
 // 0 when `size` bytes at `address` were copied; PAGE_ABSENT when a page is not there: bpf_probe_read_user never faults.
-// The home brings [w->fault, w->fault + w->fault_size) in, where it may, and resumes.
+// The home brings [w->fault, w->fault + w->fault_size) in, where it may, and resumes; for a page that it could not have it says so in w->unreadable.
 ALWAYS_INLINE int mem_read(struct walk *w, u64 address, void *to, u32 size) {
     if (bpf_probe_read_user(to, size, (const void *)address) == 0) return 0;
     w->fault = address;
     w->fault_size = size;
+    u64 last = (address + size - 1) >> 12;
+    if (w->unreadable && (w->unreadable - 1 == address >> 12 || w->unreadable - 1 == last)) return STOP_MEM_FAULT;
     return STOP_PAGE_ABSENT;
 }
 

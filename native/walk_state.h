@@ -177,6 +177,7 @@ struct walk {
     u8 code[CODE_WINDOW] __attribute__((aligned(8)));
 #ifdef __bpf__
     // ---- the home's own
+    u64 unreadable;                   // the number of a page that cannot be brought in, plus one; 0
     u64 home[64];
     struct record record;             // the header of what is emitted: the frames follow it
     u64 frames[DEFERRED_FRAMES_MAX];  // addresses with marks (record.h), innermost first
