@@ -17,7 +17,7 @@ ALWAYS_INLINE u32 holds_entry(const struct walk *w, u64 begin, u64 end) {
 }
 
 // How far below the initial stack pointer the frame of the entry point may reach, and how far above it (it takes argc off).
-#define ENTRY_FRAME 192
+#define ENTRY_FRAME 32
 #define ENTRY_TAKEN 64
 
 // The end of a frame in the FDE of an entry point whose return address is undefined. Other code may share the FDE, so the stack must begin there.

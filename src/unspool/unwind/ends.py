@@ -14,8 +14,8 @@ NEAR_ENTRY = 64
 """An entry point without unwind data is believed to be this many bytes long."""
 NEAR_INITIAL_SP = 64
 """How far below the initial stack pointer an entry point's own sp may be: it aligns the stack."""
-ENTRY_FRAME = 192
-"""How far below the initial stack pointer the entry point's own frame may reach (s390x: 176 bytes)."""
+ENTRY_FRAME = {"x86_64": 32, "aarch64": 32, "s390x": 192}
+"""How far below the initial stack pointer the entry point's own frame may reach: glibc's pushes 16, 0 and 176 bytes."""
 NEAR_THREAD_POINTER = 1 << 20
 """The static TLS and the thread's descriptor lie between the first frame of a thread and its thread pointer: 1 MiB at most."""
 _WORD = 8
@@ -56,12 +56,12 @@ def near_initial_sp(sp: int, ends: EntryPoints) -> bool:
     return ends.initial_sp is not None and 0 <= ends.initial_sp - sp <= NEAR_INITIAL_SP
 
 
-def is_first_frame(sp: int, ends: EntryPoints) -> bool:
+def is_first_frame(sp: int, ends: EntryPoints, arch: Arch) -> bool:
     """Whether the sp of an entry point's frame is where the stack began: its function may hold other code too (AArch64's __wrap_main).
 
     True where the initial sp is not known.
     """
-    return ends.initial_sp is None or -NEAR_INITIAL_SP <= ends.initial_sp - sp <= ENTRY_FRAME
+    return ends.initial_sp is None or -NEAR_INITIAL_SP <= ends.initial_sp - sp <= ENTRY_FRAME[arch.name]
 
 
 def outermost_end(rule: Rule, cfa: int, ends: EntryPoints, space: AddressSpace, registers: Registers) -> Stop:
