@@ -58,7 +58,7 @@ def test_a_file_that_is_gone_keeps_the_reason() -> None:
 
 def test_kernel_functions_are_named_by_kallsyms() -> None:
     names = KernelNames(KERNEL)
-    assert (Symbol("second", 0x20),) == names.name(0xFFFFFFFF81000120)
+    assert (Symbol("second [module]", 0x20),) == names.name(0xFFFFFFFF81000120)
     assert isinstance(names.name(0x1000), Unnamed)
     assert isinstance(KernelNames(b"0000000000000000 T first\n").name(0), Unnamed)
 

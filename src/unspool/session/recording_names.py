@@ -12,6 +12,7 @@ from unspool.capture.perf_maps import PerfMaps
 from unspool.formats.kallsyms import Kallsyms
 from unspool.formats.perf_map import PerfMap
 from unspool.model.symbol import Named, Symbol, Unnamed
+from unspool.symbols.demangle import demangled
 from unspool.symbols.files import OpenFile
 from unspool.symbols.mapped_files import own_vdso
 from unspool.symbols.reasons import Reason
@@ -37,7 +38,10 @@ class KernelNames:
         if self._symbols.hidden:
             return Reason.KERNEL_HIDDEN.because()
         found = self._symbols.find(address)
-        return Reason.NO_KERNEL_SYMBOL.because() if found is None else (Symbol(found.name, address - found.address),)
+        if found is None:
+            return Reason.NO_KERNEL_SYMBOL.because()
+        function = f"{found.name} [{found.module}]" if found.module else found.name
+        return (Symbol(function, address - found.address),)
 
 
 class JitNames:
@@ -50,7 +54,7 @@ class JitNames:
     def name(self, address: int) -> Named:
         """The piece of compiled code at an address of the program."""
         found = self._map.find(address)
-        return Reason.NO_JIT_NAME.because() if found is None else (Symbol(found.name, address - found.start),)
+        return Reason.NO_JIT_NAME.because() if found is None else (Symbol(demangled(found.name), address - found.start),)
 
 
 def name_frames(places: Iterable[Place], perf_maps: PerfMaps, sink: NameSink, symbolizer: Symbolizer) -> Iterator[tuple[int, int]]:
