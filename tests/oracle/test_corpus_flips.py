@@ -130,7 +130,7 @@ class FlippedFiles:
 
 @pytest.mark.parametrize("program", [pytest.param(p, id=p.name) for p in corpus.load(X86_64_CORPUS)])
 def test_corrupted_unwind_data_makes_no_reliable_stack_lose_a_function(program: Program) -> None:
-    """Wrong bits in the ELF headers, .eh_frame_hdr, .eh_frame and code: the thread's way back is what it was, so a stack must not lack a part.
+    """Wrong bits in the ELF headers, .eh_frame_hdr, .eh_frame and code: the thread's way back is what it was, and no stack may lack a part.
 
     The two walks may give different reasons: they read different parts of what is broken.
     """

@@ -133,7 +133,8 @@ class UnwindState:
         """The end that the frame is, NONE when it goes on."""
         ends = self.sites.ends
         if rule.outermost and self.site.entry:
-            return sframe.end_of(Stop.END_PROCESS_ENTRY if end.is_first_frame(self.position.sp, ends, self.position.arch) else Stop.END_UNEXPECTED, rule)
+            first = end.is_first_frame(self.position.sp, ends, self.position.arch)
+            return sframe.end_of(Stop.END_PROCESS_ENTRY if first else Stop.END_UNEXPECTED, rule)
         if isinstance(cfa, Miss):
             return cfa.stop
         if rule.outermost:
