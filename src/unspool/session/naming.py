@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from unspool.model.module import AddressSpace
 from unspool.model.module import Mapping as Mapped
 from unspool.model.symbol import Named, Unnamed
 from unspool.targets import procfs
 from unspool.targets.process import ProcessMemory
+
+if TYPE_CHECKING:
+    from unspool.symbols.symbolizer import Symbolizer
 
 ModuleKey = tuple[str, tuple[int, int], int]
 """What tells one mapped file from another: path, device, inode."""
@@ -63,22 +67,20 @@ def offset_in(mapping: Mapped, address: int) -> int:
     return address if mapping.kind == "anon" else mapping.file_offset(address)
 
 
-def names_of(places: Places, *, lines: bool = True) -> Mapping[Place, Named]:
-    """The names of all places: an address without one has its reason. Without `lines` there are no source lines and inlined calls."""
+def names_of(places: Places, symbolizer: Symbolizer) -> Mapping[Place, Named]:
+    """The names of all places: an address without one has its reason."""
     from unspool.symbols.jit import jit_names
     from unspool.symbols.mapped_files import open_mapping
-    from unspool.symbols.symbolizer import Symbolizer
 
     names: dict[Place, Named] = {Place("", None): Unnamed("nothing is mapped there")}
     memory = ProcessMemory(living_thread(places.pid))
-    with Symbolizer(lines=lines) as symbolizer:
-        for key, mapping in places.mappings.items():
-            is_jit = mapping.executable and not mapping.path
-            source = jit_names(places.pid) if is_jit else open_mapping(places.pid, mapping, memory)
-            symbolizer.add(key, source)
-            offsets = sorted(places.offsets[key])
-            found = symbolizer.names(key, offsets)
-            names |= {Place(mapping.path, offset, key): named for offset, named in zip(offsets, found, strict=True)}
+    for key, mapping in places.mappings.items():
+        is_jit = mapping.executable and not mapping.path
+        source = jit_names(places.pid) if is_jit else open_mapping(places.pid, mapping, memory)
+        symbolizer.add(key, source)
+        offsets = sorted(places.offsets[key])
+        found = symbolizer.names(key, offsets)
+        names |= {Place(mapping.path, offset, key): named for offset, named in zip(offsets, found, strict=True)}
     return names
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from unspool.targets.process import Process
 from unspool.targets.stopping import Refused, Visited, visit, visit_together
 
 if TYPE_CHECKING:
+    from unspool.symbols.symbolizer import Symbolizer
     from unspool.unwind.image import UnwindDataProvider
 
 _UNKNOWN_PLACES = {Stop.NO_MAPPING, Stop.NOT_EXECUTABLE, Stop.RA_NOT_EXECUTABLE, Stop.OUTSIDE_STACK, Stop.ANON_CODE}
@@ -72,12 +74,20 @@ def stacks_of(
     `together` stops all threads at once, so that the stacks are of one instant; else each is stopped only while it is walked. Not `named`:
     addresses only; no `lines`: functions without source lines and inlined calls, which is quicker where debug information is large.
     """
-    process = Process(pid)
-    walked = _Walked(process, walker_of(process.pid, how))
-    looks = visit_together(process, walked.look) if together else walked.checked(visit(process, walked.look, tids=tids))
-    if not named:
-        return ProcessStacks(process.pid, process.name, tuple(look.thread for look in looks), process.space)
-    return ProcessStacks(process.pid, process.name, tuple(_named(process, looks, lines=lines)), process.space)
+    # The symbolizer's worker loads while the stacks are walked.
+    with _symbolizer(lines=lines) if named else nullcontext() as symbolizer:
+        process = Process(pid)
+        walked = _Walked(process, walker_of(process.pid, how))
+        looks = visit_together(process, walked.look) if together else walked.checked(visit(process, walked.look, tids=tids))
+        if symbolizer is None:
+            return ProcessStacks(process.pid, process.name, tuple(look.thread for look in looks), process.space)
+        return ProcessStacks(process.pid, process.name, tuple(_named(process, looks, symbolizer)), process.space)
+
+
+def _symbolizer(*, lines: bool) -> Symbolizer:
+    from unspool.symbols.symbolizer import Symbolizer
+
+    return Symbolizer(lines=lines)
 
 
 def walker_of(pid: int, how: Walking = DEFAULT) -> Walk:
@@ -157,13 +167,13 @@ def refused(refusal: Refused) -> Stack:
     return Stack((), refusal.stop, Judgement(verdict, reason, None if verdict is Verdict.NONE else 0, refusal.detail), refusal.detail)
 
 
-def _named(process: Process, looks: list[_Look], *, lines: bool) -> Iterator[ThreadStack]:
+def _named(process: Process, looks: list[_Look], symbolizer: Symbolizer) -> Iterator[ThreadStack]:
     """The threads with their frames named; every address is looked up once, however many frames have it."""
     places = Places(process.pid)
     wanted = {(look.generation, frame.lookup_pc): look.space for look in looks for frame in look.thread.stack.frames}
     for (_, address), space in wanted.items():
         places.add(space, address)
-    names = names_of(places, lines=lines)
+    names = names_of(places, symbolizer)
     found: dict[tuple[int, int], tuple[Place, Named]] = {}
     for (generation, address), space in wanted.items():
         place = places.place(space, address)
