@@ -40,7 +40,7 @@ def line(row: Row, lies: int) -> str:
         reasons = ", ".join(f"{reason} {count}" for reason, count in tally.reasons.most_common(6))
         text.append(
             f"  {name:13} exact {_percent(tally.exact, tally.states)}  false reliable {tally.false_reliable}  "
-            f"complete {_percent(tally.complete, tally.states)}  of time {100 * tally.availability:.2f} %  [{reasons}]"
+            f"complete {_percent(tally.complete, tally.states)}  of time {_percent(tally.uniform_complete, tally.uniform)}  [{reasons}]"
         )
         if name in OURS:
             text.extend(_lies(row, tally, lies))
@@ -55,13 +55,15 @@ def _lies(row: Row, tally: Tally, count: int) -> Iterator[str]:
         yield f"    FALSE RELIABLE at step {state.step}, pc {state.registers.pc:#x} {where}; true: {[hex(ip) for ip in judge.truth(state)]}"
 
 
-def document(rows: list[Row], k: int) -> str:
+def document(rows: list[Row], k: int, seconds: int) -> str:
     """The page docs/oracle-results.md."""
+    states = "one state" if k == 1 else f"at most {k} states"
     parts = [
         "# Oracle results",
         "",
         "Written by `make oracle`; [oracle.md](oracle.md) says what the words mean and how far the figures carry.",
-        f"Machine: {platform.machine()}, Linux {platform.release()}. Each instruction gives at most {k} states.",
+        f"Machine: {platform.machine()}, Linux {'.'.join(platform.release().split('.')[:2])}.",
+        f"Each instruction gives {states}; a program is stepped for {seconds} s at most.",
         "",
         *_summary(rows),
         "",
@@ -72,6 +74,9 @@ def document(rows: list[Row], k: int) -> str:
         "## Why our stacks were not called reliable",
         "",
         *_reasons(rows),
+        "## Time",
+        "",
+        *_speed(rows),
     ]
     return "\n".join(parts) + "\n"
 
@@ -98,7 +103,7 @@ def _table(rows: list[Row]) -> Iterator[str]:
 
 
 def _cell(tally: Tally) -> str:
-    return f"{_percent(tally.exact, tally.states)} / {tally.false_reliable} / {100 * tally.availability:.2f} %"
+    return f"{_percent(tally.exact, tally.states)} / {tally.false_reliable} / {_percent(tally.uniform_complete, tally.uniform)}"
 
 
 def _reasons(rows: list[Row]) -> Iterator[str]:
@@ -118,6 +123,13 @@ def _reasons(rows: list[Row]) -> Iterator[str]:
         for reason, count in refused.most_common():
             yield f"| {reason} | {count} | {cost[reason]} |"
         yield ""
+
+
+def _speed(rows: list[Row]) -> Iterator[str]:
+    native = [row for row in rows if row.spec.machine == platform.machine()]
+    steps, seconds = sum(row.steps for row in native), sum(row.seconds for row in native)
+    rate = steps / max(seconds, 1)
+    yield f"{steps} steps of this machine's programs in {seconds:.0f} s: {rate:.0f} steps a second, walks in the kernel included."
 
 
 def _names(rows: list[Row]) -> list[str]:

@@ -26,7 +26,7 @@ from oracle.in_kernel import kernel_walk  # noqa: E402
 from oracle.probe import uretprobe  # noqa: E402
 from oracle.report import OURS, Row, document, line  # noqa: E402
 from oracle.score import read_answers, score  # noqa: E402
-from oracle.specs import EMULATED, HERE, SPECS, Spec  # noqa: E402
+from oracle.specs import EMULATED, HERE, SPECS, UNSEEN, Spec  # noqa: E402
 from oracle.truth import Run  # noqa: E402
 from oracle.unwinders import Unwind  # noqa: E402
 
@@ -66,7 +66,7 @@ def main() -> int:
     options = Options(args.k, args.seconds, FOLDER, frozenset(args.unwinders.split(",")) if args.unwinders else None)
     build_tools(FOLDER)
     rows = []
-    for spec in [*SPECS, *EMULATED]:
+    for spec in [*SPECS, *UNSEEN, *EMULATED]:
         if args.only not in spec.name:
             continue
         if spec.missing:
@@ -75,8 +75,8 @@ def main() -> int:
         row = step_and_score(spec, options)
         rows.append(row)
         print(line(row, args.lies), flush=True)
-    if args.write:
-        args.write.write_text(document(rows, args.k))
+        if args.write:
+            args.write.write_text(document(rows, args.k, args.seconds))
     return any(row.tallies[name].false_reliable for row in rows for name in OURS if name in row.tallies)
 
 

@@ -28,11 +28,6 @@ class Tally:
     uniform_complete: int = 0
     lies: list[State] = field(default_factory=list)
 
-    @property
-    def availability(self) -> float:
-        """The share of steps whose stack is called complete, 1.0 when no step was sampled."""
-        return self.uniform_complete / self.uniform if self.uniform else 1.0
-
     def add(self, state: State, answer: Answer, judge: Judge) -> None:
         """Count one state."""
         if Flag.UNIFORM in state.flags:

@@ -162,6 +162,23 @@ SPECS: list[Spec] = [
     ),
 ]
 
+UNSEEN: list[Spec] = _outside(
+    [
+        Spec("unseen: generators gcc -O2", "unseen", "generators.cc", "g++", ("-std=c++20", "-O2", "-static-libstdc++", "-static-libgcc")),
+        Spec("unseen: generators gcc -O0", "unseen", "generators.cc", "g++", ("-std=c++20", "-O0", "-static-libstdc++", "-static-libgcc")),
+        Spec("unseen: oddities gcc -O2", "unseen", "oddities.c", "gcc", ("-O2", "-w", "-pthread")),
+        Spec("unseen: oddities gcc -O1 -pg", "unseen", "oddities.c", "gcc", ("-O1", "-w", "-pthread", "-pg")),
+        Spec("unseen: sort", "unseen", command=("/usr/bin/sort", "-n", "/etc/services")),
+        Spec(
+            "unseen: mawk",
+            "unseen",
+            command=("/usr/bin/mawk", 'BEGIN { for (i = 0; i < 50; i++) s = s sprintf("%d,", i * i); print length(s), toupper(s) }'),
+        ),
+        Spec("unseen: openssl", "unseen", command=("/usr/bin/openssl", "dgst", "-sha256", "/etc/services")),
+    ]
+)
+"""The family that was written after the rules were final: its first score is in docs/oracle-results.md as it came."""
+
 EMULATED: list[Spec] = [
     Spec(
         f"calls: {machine.arch.name} gcc {level}",

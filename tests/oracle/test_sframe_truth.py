@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
-from oracle.image import Functions  # noqa: F401 - the oracle's package is importable
 from oracle.judge import Judge
 from oracle.run import Options, build_tools, step_to
-from oracle.score import Tally  # noqa: F401
 from oracle.specs import Spec
 from oracle.truth import Flag, Kind, Run, State
-
+from oracle.unwinders import answer_of
 from sframe_toolchain import Toolchain
+
+from unspool.formats.elf import Elf
 from unspool.model.verdict import Trust, Verdict
 from unspool.unwind.api import Unwinder
 from unspool.unwind.policy import Method, Policy
@@ -45,7 +46,7 @@ def stepped(program: Path, tools: Path, name: str) -> Run:
 
 
 def returns(run: Run) -> dict[tuple[tuple[int, ...], int], int]:
-    """rbp where a call came back to: by the list that was left, and the address."""
+    """Rbp where a call came back to: by the list that was left, and the address."""
     found = {}
     for state in run.states():
         rbp = state.registers.get(RBP)
@@ -66,7 +67,7 @@ def test_every_covered_instruction(build: str, toolchain: Toolchain, tools: Path
     run = stepped(program, tools, f"gas-{build}")
     unwinder = Unwinder(Policy(methods=frozenset({Method.SFRAME})))
     back = returns(run)
-    seen, with_fp = set(), 0
+    seen, with_fp, wrong_fp = set(), 0, set()
     for state in run.states():
         if not is_settled(run, state):
             continue
@@ -81,14 +82,17 @@ def test_every_covered_instruction(build: str, toolchain: Toolchain, tools: Path
         truth = back.get((state.entries[1:], entry.ra))
         if truth is not None and start.fp is not None:
             with_fp += 1
-            assert truth == start.fp or is_after_leave(state), hex(state.registers.pc)
+            if truth != start.fp:
+                wrong_fp.add(svma(state))
     assert len(seen) > 300
     assert with_fp > 300
+    # GCC's own CFI of a realigned stack's epilogue is wrong between `leave` and `ret`: two instructions, .eh_frame has the same rows.
+    realigned = symbol(toolchain, program, "realigned")
+    assert all(pc in realigned for pc in wrong_fp), sorted(map(hex, wrong_fp))
+    assert len(wrong_fp) <= 2
 
 
 def in_plt_got(program: Path, state: State) -> bool:
-    from unspool.formats.elf import Elf
-
     section = Elf(program.read_bytes()).section(".plt.got")
     mapping = state.space.find(state.registers.pc)
     if section is None or mapping is None or not mapping.path.endswith(program.name):
@@ -97,16 +101,23 @@ def in_plt_got(program: Path, state: State) -> bool:
     return section.offset <= offset < section.offset + section.size
 
 
-def is_after_leave(state: State) -> bool:
-    """GCC's own CFI of a realigned stack's epilogue says that rbp is in the frame that `leave` has just given up."""
-    return state.registers.get(RBP) is not None and state.registers.pc % 1 == 0 and state.registers.sp % 16 == 8
+def svma(state: State) -> int:
+    """The pc as the file states it: of these position-independent programs, addresses are offsets from the first mapping."""
+    mapping = state.space.find(state.registers.pc)
+    assert mapping is not None
+    return state.registers.pc - min(other.start for other in state.space if other.path == mapping.path)
+
+
+def symbol(toolchain: Toolchain, program: Path, name: str) -> range:
+    """The addresses of a function."""
+    text = subprocess.run([toolchain.tool("nm"), "-S", program], capture_output=True, text=True, check=True).stdout
+    start, size = next(line.split()[:2] for line in text.splitlines() if line.endswith(f" {name}"))
+    return range(int(start, 16), int(start, 16) + int(size, 16))
 
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_no_stack_through_sframe_is_falsely_reliable(build: str, toolchain: Toolchain, tools: Path) -> None:
     """SFrame first, then CFI: the oracle's own verdict on every state."""
-    from oracle.unwinders import answer_of
-
     program = toolchain.build(MANY, "x86_64", BUILDS[build])
     run = stepped(program, tools, f"all-{build}")
     unwinder = Unwinder()
@@ -117,6 +128,5 @@ def test_no_stack_through_sframe_is_falsely_reliable(build: str, toolchain: Tool
         if stack.judgement.verdict is not Verdict.RELIABLE:
             continue
         reliable += 1
-        finding = judge.of(state, answer_of(stack))
-        assert finding.sound, hex(state.registers.pc)
+        assert judge.find(state, answer_of(stack)).sound, hex(state.registers.pc)
     assert reliable > 1000
