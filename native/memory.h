@@ -58,7 +58,7 @@ SHARED int stack_fill(struct walk *w, u64 address) {
     u64 base = address & ~(u64)(STACK_WINDOW - 1);
     if (!(address & 7) && mem_read(w, base, w->window, STACK_WINDOW) == 0) {
         w->window_at = base;
-        w->value = *(u64 *)(w->window + (address & (STACK_WINDOW - 8)));
+        w->value = *(word64 *)(w->window + (address & (STACK_WINDOW - 8)));
         return 0;
     }
     if (!(address & 7)) w->window_at = NO_WINDOW;
@@ -68,7 +68,7 @@ SHARED int stack_fill(struct walk *w, u64 address) {
 // The word of the stack at `address`; 0 or a stop.
 ALWAYS_INLINE int stack_word(struct walk *w, u64 address, u64 *value) {
     if ((address & ~(u64)(STACK_WINDOW - 8)) == w->window_at) {
-        *value = *(u64 *)(w->window + (address & (STACK_WINDOW - 8)));
+        *value = *(word64 *)(w->window + (address & (STACK_WINDOW - 8)));
         return 0;
     }
     int stop = stack_fill(w, address);
@@ -104,11 +104,11 @@ SHARED int code_number(struct walk *w, u64 at, u32 size) {
     if (byte < 0) return w->read_failed;
     u64 window = at & ~(u64)(CODE_WINDOW - 1);
     if (size == 4 && !(at & 3) && window == w->code_at) {
-        w->value = *(u32 *)(w->code + (at & (CODE_WINDOW - 4)));
+        w->value = *(word32 *)(w->code + (at & (CODE_WINDOW - 4)));
         return 0;
     }
     if (size == 8 && !(at & 7) && window == w->code_at) {
-        w->value = *(u64 *)(w->code + (at & (CODE_WINDOW - 8)));
+        w->value = *(word64 *)(w->code + (at & (CODE_WINDOW - 8)));
         return 0;
     }
     u64 value = (u32)byte & 0xff;

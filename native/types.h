@@ -11,6 +11,10 @@ typedef short s16;
 typedef int s32;
 typedef long long s64;
 
+// Words that are read out of byte buffers: the compiler must not think that the two have nothing to do with each other.
+typedef u64 __attribute__((may_alias)) word64;
+typedef u32 __attribute__((may_alias)) word32;
+
 #define ALWAYS_INLINE static inline __attribute__((always_inline, unused))
 
 #ifdef __bpf__
