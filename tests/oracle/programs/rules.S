@@ -22,10 +22,10 @@ runs:
         lea (%rsp), %rdi
         mov %rsp, %rax
         mov %rax, 16(%rdi)              # a context, as setcontext keeps one: pc at 8, sp at 16
-        lea back(%rip), %rax
+        lea .Lback(%rip), %rax
         mov %rax, 8(%rdi)
         call middle
-back:
+.Lback:
         call middle_of_skewed
         call middle_of_low
         call middle_of_last
@@ -77,7 +77,7 @@ middle_of_skewed:
         .type skewed, @function
 skewed:
         .cfi_startproc
-        lea inside_wide(%rip), %rax
+        lea .Linside_wide(%rip), %rax
         push %rax
         nop
         nop
@@ -92,10 +92,10 @@ wide:
         sub $8, %rsp
         .cfi_adjust_cfa_offset 8
         nop
-inside_wide:
+.Linside_wide:
         nop
         call leaf
-after_leaf:
+.Lafter_leaf:
         add $8, %rsp
         .cfi_adjust_cfa_offset -8
         ret
@@ -121,7 +121,7 @@ middle_of_low:
         .type low, @function
 low:
         .cfi_startproc
-        lea after_leaf(%rip), %rax
+        lea .Lafter_leaf(%rip), %rax
         mov %rax, -8(%rsp)
         .cfi_def_cfa_offset 0
         nop
