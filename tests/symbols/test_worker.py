@@ -32,6 +32,8 @@ def attempts() -> Handler:
         "exit": lambda: os._exit(0),
         "raise": lambda: 1 // 0,
         "fork": os.fork,
+        "create": lambda: Path("made").mkdir(),
+        "run": lambda: os.execv("/bin/true", ["true"]),
         "kill": lambda: os.kill(os.getppid(), 0),
         "socket": connect,
         "code": code,
@@ -94,8 +96,9 @@ def test_it_holds_no_descriptor_but_its_channel() -> None:
     worker.close()
 
 
-def test_files_cannot_be_opened(worker: Worker) -> None:
-    assert "PermissionError" == worker.ask("open")
+@pytest.mark.parametrize("request_", ["open", "fork", "create"])
+def test_nothing_is_opened_started_or_made(request_: str, worker: Worker) -> None:
+    assert "PermissionError" == worker.ask(request_)
 
 
 def test_no_memory_becomes_code(worker: Worker) -> None:
@@ -106,7 +109,7 @@ def test_memory_is_limited(worker: Worker) -> None:
     assert "MemoryError" == worker.ask("memory")
 
 
-@pytest.mark.parametrize("request_", ["die", "exit", "raise", "fork", "kill", "socket", "too much"])
+@pytest.mark.parametrize("request_", ["die", "exit", "raise", "kill", "run", "socket", "too much"])
 def test_what_it_may_not_do_ends_it_and_nobody_else(request_: str) -> None:
     worker = Worker(attempts)
     with pytest.raises(ParserDied):
