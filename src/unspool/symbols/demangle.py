@@ -33,7 +33,7 @@ def demangled(name: str) -> str:
     except ImportError:
         return name
     marks = _CLONE.search(name)
-    decoded = pydemumble.demangle(name[: marks.start()] if marks else name)
+    decoded: str = pydemumble.demangle(name[: marks.start()] if marks else name)
     if not decoded:
         return name
     return decoded + "".join(f" [clone {mark}]" for mark in _MARK.findall(marks[0]) if not mark.startswith(".llvm")) if marks else decoded
