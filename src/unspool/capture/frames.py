@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from unspool.capture.files import Files, KeptFile
@@ -13,8 +13,8 @@ from unspool.capture.regions import FileIdentity, Region
 from unspool.model.module import ModuleKind
 from unspool.model.verdict import Judgement, Stop, Trust, Verdict
 
-STACKS_REMEMBERED = 20_000
-"""Stacks a program remembers; an interpreter's are nearly all different, and what is forgotten is only worked out again."""
+REMEMBERED_BYTES = 32 << 20
+"""Addresses of stacks that are remembered at most, for all programs together; what is forgotten is only worked out again."""
 
 _ADDRESS_BITS = 56
 _ADDRESS_MASK = (1 << _ADDRESS_BITS) - 1
@@ -95,7 +95,10 @@ class RawStack(NamedTuple):
 
 
 class Frames:
-    """Turns stacks into rows of a sink, and keeps what is to be named."""
+    """Turns stacks into rows of a sink, and keeps what is to be named.
+
+    `remembered` counts the bytes of addresses that are remembered here and in programs; `forget` is to be called when they are too many.
+    """
 
     def __init__(self, sink: Sink, files: Files, kernel: KernelModules, is_jit: Callable[[Process], bool]) -> None:
         """Store in `sink`; `is_jit` tells whether a process describes the code that it makes at run time (a perf map)."""
@@ -108,6 +111,7 @@ class Frames:
         self._judgements: dict[tuple[int, int, int | None], Judgement] = {}
         self._modules: dict[FileIdentity, tuple[int, KeptFile | None]] = {}
         self._tallies: dict[tuple[Stop, str, Verdict], Tally] = {}
+        self.remembered = 0
         self._unnamed: dict[int, Place] = {}
         self._taken: set[int] = set()
 
@@ -137,9 +141,8 @@ class Frames:
             # The innermost is the very instruction; a caller's address is the one after its call.
             lookups = ((word, word - bool(depth)) for depth, word in enumerate(words))
             known = tuple(self._kernel_frames.get(lookup) or self._kernel_frame(word, lookup) for word, lookup in lookups)
-            if len(self._kernel_stacks) >= STACKS_REMEMBERED:
-                self._kernel_stacks.clear()
             self._kernel_stacks[addresses] = known
+            self.remembered += len(addresses)
         return known
 
     def _user_stack(self, addresses: bytes, process: Process, program: Program, time_ns: int) -> tuple[int, ...]:
@@ -151,9 +154,8 @@ class Frames:
         callers = program.callers.get(addresses[8:])
         if callers is None:
             callers = self._user_frames(addresses[8:], program.frames, process, program, time_ns)
-            if len(program.callers) >= STACKS_REMEMBERED:
-                program.callers.clear()
             program.callers[addresses[8:]] = callers
+            self.remembered += len(addresses)
         return self._user_frames(addresses[:8], program.frames, process, program, time_ns) + callers
 
     def _user_frames(self, addresses: bytes, known: dict[int, int], process: Process, program: Program, time_ns: int) -> tuple[int, ...]:
@@ -170,6 +172,14 @@ class Frames:
         if known is None:
             known = self._tallies[stop, module, verdict] = Tally(stop, module, verdict)
         return known
+
+    def forget(self, programs: Iterable[Program]) -> None:
+        """Forget the stacks that were worked out; the frames are few, and stay."""
+        self._kernel_stacks.clear()
+        for program in programs:
+            program.stacks.clear()
+            program.callers.clear()
+        self.remembered = 0
 
     def take_unnamed(self) -> list[Place]:
         """The frames that came since the last call, each once."""

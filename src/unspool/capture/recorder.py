@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from unspool.capture.files import Files
-from unspool.capture.frames import STACKS_REMEMBERED, Frames, RawStack, Sink
+from unspool.capture.frames import REMEMBERED_BYTES, Frames, RawStack, Sink
 from unspool.capture.kernel_modules import KernelModules
 from unspool.capture.perf_maps import PerfMaps
 from unspool.capture.proc import suspended_ns, thread_name
@@ -155,9 +155,8 @@ class Recorder:
         if known is None:
             known = self.frames.stack(_raw_stack(header, data), process, program, time_ns)
             if time_ns >= program.changed_ns:
-                if len(program.stacks) >= STACKS_REMEMBERED:
-                    program.stacks.clear()
                 program.stacks[key] = known
+                self.frames.remembered += len(key)
         stack, tally = known
         tally.samples += 1
         named = _detail(detail, flags) if trigger == _SYSCALL else ""
@@ -194,6 +193,8 @@ class Recorder:
         for process in self._processes.forget(now):
             for start in self._starts.pop(process, ()):
                 del self._by_start[start]
+        if self.frames.remembered > REMEMBERED_BYTES:
+            self.frames.forget(program for process in self._processes for program in process.programs)
 
 
 def _raw_stack(header: tuple[int, ...], data: bytes) -> RawStack:

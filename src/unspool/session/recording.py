@@ -18,7 +18,7 @@ from unspool.capture.kernel import Sampler
 from unspool.capture.processes import Processes
 from unspool.capture.recorder import Recorder
 from unspool.capture.request import Request
-from unspool.capture.sideband import Sideband
+from unspool.capture.sideband import Sideband, online_cpus
 from unspool.capture.triggers import Trigger
 from unspool.errors import RecordingError
 from unspool.model.verdict import PROOFS, Trust
@@ -29,6 +29,12 @@ from unspool.symbols.symbolizer import Symbolizer
 POLL_SECONDS = 0.05
 COMMIT_SECONDS = 1.0
 NICE = -15
+RING_SECONDS = 5
+RECORD_BYTES = 600
+"""A record of 60 frames and some of the kernel's."""
+
+SYSCALL_RATE = 20_000
+RING_LEAST, RING_MOST = 8 << 20, 256 << 20
 GRACE_SECONDS = 2.0
 """How long a command may take to end after it was asked to, before it is left alone."""
 
@@ -208,7 +214,16 @@ def request_of(plan: Plan, command: Command | None) -> Request:
     """What the kernel is asked for; a plan that names nothing is the whole machine."""
     pids = () if plan.everything else (*plan.pids, *([command.pid] if command else []))
     tids = () if plan.everything else plan.tids
-    return Request(pids, tids, plan.trigger, plan.frequency, follow=not plan.tids, methods=plan.methods)
+    room = ring_bytes(plan)
+    return Request(pids, tids, plan.trigger, plan.frequency, follow=not plan.tids, methods=plan.methods, ring_bytes=room)
+
+
+def ring_bytes(plan: Plan) -> int:
+    """Room in the kernel for RING_SECONDS of samples: so long a busy machine, or a slow disk, may keep the recorder from taking them."""
+    rate = plan.frequency * len(online_cpus()) if plan.trigger.kind == "cpu" else SYSCALL_RATE
+    wanted = int(rate * RING_SECONDS * RECORD_BYTES)
+    # The kernel takes powers of two only.
+    return min(max(1 << (wanted - 1).bit_length(), RING_LEAST), RING_MOST)
 
 
 def watched_processes(plan: Plan, command: Command | None) -> list[int] | None:

@@ -31,7 +31,7 @@ CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
 }
 
-REMEMBERED_STACKS = 500_000
+REMEMBERED_STACKS = 100_000
 """How many stacks are remembered: an hour of recording must not fill the memory. One that was forgotten gets a second number."""
 
 ORDER = ("machine", "modules", "processes", "threads", "frames", "symbols", "stacks", "samples")
