@@ -167,7 +167,8 @@ class Sampler:
 
 def failure(number: int, log: list[str]) -> UnspoolError:
     """The error for an errno and what libbpf and the verifier said."""
-    if number in {errno.EPERM, errno.EACCES} and os.geteuid() != 0:
+    # The verifier says EACCES of a program that it does not accept.
+    if number == errno.EPERM or (number == errno.EACCES and os.geteuid() != 0):
         return NotPermitted("the kernel does not permit to load the sampler")
     lines = [f"the sampler cannot run: {os.strerror(number)}", *log[-_LOG_LINES:]]
     return Unsupported("\n".join(lines))
