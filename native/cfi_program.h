@@ -227,31 +227,31 @@ ALWAYS_INLINE u64 operand(struct walk *w, u32 is_signed, u32 *stop) {
     return w->value;
 }
 
-// Instructions 0x00 to 0x0d and the GNU ones: those that move the location or set whole rows, and the CFA's.
-ALWAYS_INLINE u32 run_plain(struct walk *w, u32 op, u32 *done) {
+// Instructions 0x00 to 0x04: nop, set_loc, advance_loc1, 2 and 4.
+ALWAYS_INLINE u32 run_location(struct walk *w, u32 op, u32 *done) {
+    struct cfi *cfi = &w->cfi;
+    if (op == 0x00) return 0;
+    int failed = op == 0x01 ? take_pointer(w, cfi->encoding, 0) : take_number(w, 1u << ((op - 2) & 3));
+    if (failed) return (u32)failed;
+    if (op != 0x01) {
+        *done = advance(w, w->value);
+        return 0;
+    }
+    if (w->value < cfi->location) return STOP_BAD_CFI;
+    if (!cfi->whole && w->value > cfi->target) *done = 1;
+    if (cfi->whole) note_commit_row(w);
+    cfi->location = w->value;
+    return 0;
+}
+
+// Instructions that set the CFA or a whole row.
+ALWAYS_INLINE u32 run_row(struct walk *w, u32 op) {
     struct cfi *cfi = &w->cfi;
     u32 stop = 0;
     int failed;
     u64 reg;
     u64 number;
     switch (op) {
-    case 0x00:  // nop
-        return 0;
-    case 0x01:  // set_loc
-        failed = take_pointer(w, cfi->encoding, 0);
-        if (failed) return (u32)failed;
-        if (w->value < cfi->location) return STOP_BAD_CFI;
-        if (!cfi->whole && w->value > cfi->target) *done = 1;
-        if (cfi->whole) note_commit_row(w);
-        cfi->location = w->value;
-        return 0;
-    case 0x02:  // advance_loc1, 2, 4
-    case 0x03:
-    case 0x04:
-        failed = take_number(w, 1u << (op - 2));
-        if (failed) return (u32)failed;
-        *done = advance(w, w->value);
-        return 0;
     case 0x0a:  // remember_state
         if (cfi->remembered >= REMEMBER_MAX) return STOP_PARSE_BUDGET;
         cfi->states[masked(cfi->remembered, REMEMBER_MAX - 1)] = cfi->row;
@@ -367,8 +367,10 @@ LOOP_BODY long program_body(u64 index, void *context) {
     } else if (takes_register(op)) {
         u64 reg = operand(w, 0, &stop);
         if (!stop) stop = run_rule(w, op, reg);
+    } else if (op <= 0x04) {
+        stop = run_location(w, op, &done);
     } else {
-        stop = run_plain(w, op, &done);
+        stop = run_row(w, op);
     }
     cfi->stop = stop;
     cfi->done = done;
