@@ -160,7 +160,8 @@ def _map_files() -> str:
         try:
             os.close(os.open(place, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
-            raise Missing(f"{error.strerror}: libraries that were deleted while they are in use have no names", AS_ROOT) from error
+            found = f"{error.strerror}: libraries that were deleted while they are in use have no names"
+            raise Missing(found, "run it as root (sudo), or grant CAP_CHECKPOINT_RESTORE and CAP_DAC_READ_SEARCH") from error
     return "files that were deleted while they are mapped"
 
 

@@ -15,6 +15,7 @@ from unspool.capture.command import Command, CommandFailed, User, invoking_user,
 from unspool.capture.ending import Ending, Why
 from unspool.capture.frames import Tally, totals
 from unspool.capture.kernel import Sampler
+from unspool.capture.proc import read_file
 from unspool.capture.processes import Processes
 from unspool.capture.recorder import Recorder
 from unspool.capture.request import Request
@@ -134,6 +135,7 @@ class Recording:
     def run(self, ending: Ending, show: Show) -> None:
         """Take samples until it is time to end, and store them all."""
         self.sampler.start()
+        self.writer.machine(machine_properties() | {"sampled-by": self._sampled_by()})
         ending.start()
         self._started = time.monotonic()
         if self.command is not None:
@@ -181,6 +183,11 @@ class Recording:
         self.recorder.step(final=True)
         self._commit()
 
+    def _sampled_by(self) -> str:
+        if self.plan.trigger.kind == "syscalls":
+            return "system calls"
+        return "hardware cycles" if self.sampler.is_hardware else "cpu-clock"
+
     def _count(self) -> None:
         progress = self.progress
         progress.seconds = time.monotonic() - self._started
@@ -202,6 +209,17 @@ class Recording:
         except RecordingError as error:
             self._full = True
             raise NotStored(str(error), hint=error.hint) from error
+
+
+def machine_properties() -> dict[str, str]:
+    """What a reader of the recording may want to know of the machine, besides what its header says."""
+    found = {}
+    for name, path, key in (("cpu-model", "/proc/cpuinfo", b"model name"), ("memory", "/proc/meminfo", b"MemTotal")):
+        for line in (read_file(path) or b"").splitlines():
+            if line.startswith(key):
+                found[name] = line.partition(b":")[2].strip().decode("utf-8", "replace")
+                break
+    return found
 
 
 def raise_priority(*, back: bool = False) -> None:
