@@ -1,7 +1,8 @@
-// What is mapped at an address of the current process: the mapping tree of the kernel (lib/maple_tree.c), read without locks, and a cache of its answers.
+// What is mapped at an address of the current process: the mapping tree of the kernel (lib/maple_tree.c), read without locks, and a cache
+// of its answers.
 //
-// bpf_find_vma() answers only once per interrupt, so the tree is walked with bpf_probe_read_kernel: bounded, and every answer is checked against the VMA
-// itself. docs/decisions/mappings-in-bpf.md argues the choice, the epoch and the cache.
+// bpf_find_vma() answers only once per interrupt, so the tree is walked with bpf_probe_read_kernel: bounded, and every answer is checked
+// against the VMA itself. docs/decisions/mappings-in-bpf.md argues the choice, the epoch and the cache.
 #ifndef UNSPOOL_ADDRESS_SPACE_BPF_H
 #define UNSPOOL_ADDRESS_SPACE_BPF_H
 
@@ -40,8 +41,8 @@ struct mapping {
     u32 flags;  // VM_READ, VM_WRITE, VM_EXEC
 };
 
-// The current process's address space. `id` is never used again while the machine runs (arch/x86/include/asm/mmu.h: ctx_id), `epoch` changes with every
-// change of its mappings.
+// The current process's address space. `id` is never used again while the machine runs (arch/x86/include/asm/mmu.h: ctx_id), `epoch`
+// changes with every change of its mappings.
 struct address_space {
     u64 mm;
     u64 id;
@@ -51,7 +52,8 @@ struct address_space {
     u32 stable;  // nobody is changing the mappings at this moment
 };
 
-// A cache entry is believed when `check` is the hash of the question and of the answer, so that torn writes, of another CPU or of an interrupt, are misses.
+// A cache entry is believed when `check` is the hash of the question and of the answer, so that torn writes, of another CPU or of an
+// interrupt, are misses.
 struct mapping_entry {
     u64 check;
     union {
@@ -75,7 +77,8 @@ INLINE u64 hash_step(u64 hash, u64 word) {
     return hash ^ (hash >> 29);
 }
 
-// The check of a cache entry: of its key and its words. Each word has an odd factor of its own, so that the products need not wait for one another.
+// The check of a cache entry: of its key and its words. Each word has an odd factor of its own, so that the products need not wait for
+// one another.
 INLINE u64 check_of(u64 key, const u64 *words, u32 number) {
     u64 sum = key * 0xff51afd7ed558ccdull;
 #pragma unroll
@@ -151,8 +154,8 @@ INLINE u64 is_less(u64 a, u64 b) {
     return borrow;
 }
 
-// The slot of a node that covers `address`. Pivots ascend; the first zero pivot ends a node that is not full (mtree_range_walk of lib/maple_tree.c).
-// An inner node has fewer pivots, and then its slots follow: kernel addresses, which are above every user address.
+// The slot of a node that covers `address`. Pivots ascend; the first zero pivot ends a node that is not full (mtree_range_walk of
+// lib/maple_tree.c). An inner node has fewer pivots, and then its slots follow: kernel addresses, which are above every user address.
 INLINE u64 tree_slot(struct home *home, u32 first_pivot, u32 first_slot) {
     const u64 *pivots = &home->node.words[first_pivot & 15];
     u64 slot = 0, before = home->address - 1;
@@ -187,7 +190,8 @@ LOOP_BODY long tree_level(u64 index, void *context) {
     return 1;
 }
 
-// The VMA that covers `address`; 0 when there is none, and then home->below says where the hole begins. The pointer may be stale: the caller checks it.
+// The VMA that covers `address`; 0 when there is none, and then home->below says where the hole begins. The pointer may be stale: the
+// caller checks it.
 INLINE u64 tree_find(struct walk *w, u64 address) {
     struct home *home = home_of(w);
     struct loop loop = {w};
@@ -211,8 +215,8 @@ INLINE u64 file_identity(struct file *file) {
     return hash;
 }
 
-// Fill home->mapping, or home->other, from the VMA that tree_find found; 0 when it does not cover the address, or is another process's (VMAs are reused
-// while they are read without a lock).
+// Fill home->mapping, or home->other, from the VMA that tree_find found; 0 when it does not cover the address, or is another process's
+// (VMAs are reused while they are read without a lock).
 SHARED int mapping_read(struct walk *w, u32 other) {
     if (!w)
         return 0;
@@ -240,8 +244,8 @@ INLINE u64 mapping_key(const struct address_space *space, u64 part) {
     return hash_step(hash_step(space->id, part), space->epoch);
 }
 
-// The mapping at `address` into home->mapping, kind MAPPING_NONE when nothing is mapped there. Answers are kept as long as the epoch stands, one for each
-// `part`: the caller's own division of the address space.
+// The mapping at `address` into home->mapping, kind MAPPING_NONE when nothing is mapped there. Answers are kept as long as the epoch
+// stands, one for each `part`: the caller's own division of the address space.
 SHARED int mapping_find(struct walk *w, u64 address, u64 part) {
     if (!w)
         return 0;

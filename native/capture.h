@@ -13,7 +13,8 @@
 // Working memory of deferred walks: so many can wait for a page at one time. A power of two.
 #define POOL_SIZE 32
 
-// Stands for the kernel function that queues a callback on a thread (bpf_task_work_schedule_resume) until the loader knows its number: no helper has it.
+// Stands for the kernel function that queues a callback on a thread (bpf_task_work_schedule_resume) until the loader knows its number: no
+// helper has it.
 #define TASK_WORK_RESUME 0x7e570001
 
 // Which tasks are sampled.

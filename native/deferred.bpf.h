@@ -1,4 +1,5 @@
-// Samples that wait: a walk that met a page which is not there is done again when the thread returns to user space, where a page fault may sleep.
+// Samples that wait: a walk that met a page which is not there is done again when the thread returns to user space, where a page fault
+// may sleep.
 #ifndef UNSPOOL_DEFERRED_BPF_H
 #define UNSPOOL_DEFERRED_BPF_H
 

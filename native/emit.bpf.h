@@ -10,7 +10,8 @@
 // User frames that are kept of a walk that was cut, in case that it never comes to the deferred one.
 #define PENDING_FRAMES 256
 
-// A sample that waits for its deferred walk. Whoever changes `claimed` from 0 to 1 emits it: the callback, the thread's exit, or the recording's end.
+// A sample that waits for its deferred walk. Whoever changes `claimed` from 0 to 1 emits it: the callback, the thread's exit, or the
+// recording's end.
 struct waiting {
     u32 claimed;
     u32 spare;
@@ -35,8 +36,8 @@ struct stage {
 
 _Static_assert(sizeof(struct stage) == sizeof(struct pending), "a stage becomes a pending sample");
 
-// Working memory of one sample. Each sampling context has one on every CPU, for a perf interrupt can land inside a tracepoint's program; deferred walks,
-// which may be preempted, take one of the pool behind them.
+// Working memory of one sample. Each sampling context has one on every CPU, for a perf interrupt can land inside a tracepoint's program;
+// deferred walks, which may be preempted, take one of the pool behind them.
 struct job {
     u32 busy;
     u32 spare;
@@ -86,7 +87,8 @@ INLINE u64 *kernel_frames_of(struct job *job) {
 INLINE void conclude(struct job *job) {
     struct walk *w = &job->w;
     struct record *record = &w->record;
-    u32 changed = w->stop >= STOP_END_PROCESS_ENTRY && w->stop <= STOP_END_COROUTINE && epoch_now(&home_of(w)->space) != home_of(w)->space.epoch;
+    const struct address_space *space = &home_of(w)->space;
+    u32 changed = STOP_IS_END(w->stop) && epoch_now(space) != space->epoch;
     count_more(COUNT_ROW_HITS, home_of(w)->row_hits);
     record->n_user = w->depth;
     record->stop = w->stop;

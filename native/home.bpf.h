@@ -1,5 +1,5 @@
-// The kernel's side of the walk: modules from the mapping tree, caches, frames, the return addresses that uprobes replaced. walk_state.h says what each
-// home_ function owes the walk.
+// The kernel's side of the walk: modules from the mapping tree, caches, frames, the return addresses that uprobes replaced. walk_state.h
+// says what each home_ function owes the walk.
 #ifndef UNSPOOL_HOME_BPF_H
 #define UNSPOOL_HOME_BPF_H
 
@@ -7,8 +7,8 @@
 #include "capture.h"
 #include "walk_state.h"
 
-// Pairs of rows, of the whole machine: 2 MB. A row lies in either half of the pair that its key gives: of two rows that are met in every sample and share
-// a place, a single one would push the other out for ever.
+// Pairs of rows, of the whole machine: 2 MB. A row lies in either half of the pair that its key gives: of two rows that are met in every
+// sample and share a place, a single one would push the other out for ever.
 #define ROW_CACHE_SIZE 16384
 
 #define MODULE_CACHE_SIZE 1024
@@ -29,7 +29,8 @@
 // Where e_entry lies in an ELF64 header.
 #define ELF_ENTRY_OFFSET 24
 
-// The words of a cache entry and their check, as in struct mapping_entry: an entry that was torn, or that another question wrote, is a miss.
+// The words of a cache entry and their check, as in struct mapping_entry: an entry that was torn, or that another question wrote, is a
+// miss.
 struct row_entry {
     u64 check;
     u64 spare;
@@ -104,8 +105,8 @@ struct {
 
 // ---- address space
 
-// AT_ENTRY, the interpreter's e_entry and the initial stack pointer, from the kernel's copy of the auxiliary vector (mm->saved_auxv); 1 when nothing is
-// missing. An interpreter's ELF header that is not in memory is left in home->interpreter.
+// AT_ENTRY, the interpreter's e_entry and the initial stack pointer, from the kernel's copy of the auxiliary vector (mm->saved_auxv); 1
+// when nothing is missing. An interpreter's ELF header that is not in memory is left in home->interpreter.
 INLINE int space_read(struct space_entry *to, struct home *home) {
     struct mm_struct *mm = (struct mm_struct *)home->space.mm;
     u64 *auxv = home->node.words;
@@ -114,7 +115,8 @@ INLINE int space_read(struct space_entry *to, struct home *home) {
     to->initial_sp = BPF_CORE_READ(mm, start_stack);
     // In two halves: the scratch holds 32 words.
     for (u32 half = 0; half < 2; half++) {
-        if (bpf_probe_read_kernel(auxv, AUXV_WORDS / 2 * 8, (void *)((u64)__builtin_preserve_access_index(&mm->saved_auxv) + half * AUXV_WORDS / 2 * 8)))
+        u64 from = (u64)__builtin_preserve_access_index(&mm->saved_auxv) + half * AUXV_WORDS / 2 * 8;
+        if (bpf_probe_read_kernel(auxv, AUXV_WORDS / 2 * 8, (void *)from))
             return 0;
 #pragma unroll
         for (u32 i = 0; i < AUXV_WORDS / 2; i += 2) {
@@ -198,8 +200,8 @@ LOOP_BODY long header_body(u64 index, void *context) {
     return below < 4096;
 }
 
-// Where the file's first byte is mapped, 0 when it is not: usually `offset` bytes below the code; else (lld and BOLT put them further apart) in a mapping
-// not far below.
+// Where the file's first byte is mapped, 0 when it is not: usually `offset` bytes below the code; else (lld and BOLT put them further
+// apart) in a mapping not far below.
 INLINE u64 find_header(struct walk *w) {
     struct home *home = home_of(w);
     struct loop loop = {w};
@@ -247,8 +249,8 @@ INLINE u64 module_id(const struct home *home, u64 space, u64 identity) {
     return hash_step(hash_step(space, identity), home->learned);
 }
 
-// The parent's name for the same mapping, 0 when there is no parent. A new process has its parent's mappings, but not yet their pages: what was learned
-// in the parent holds here as long as the identity is the same.
+// The parent's name for the same mapping, 0 when there is no parent. A new process has its parent's mappings, but not yet their pages:
+// what was learned in the parent holds here as long as the identity is the same.
 INLINE u64 parent_module(struct home *home) {
     if (home->parent == PARENT_UNREAD) {
         struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -368,8 +370,8 @@ INLINE void home_frame_cfa(struct walk *w) {
     (void)w;
 }
 
-// The kernel keeps the return addresses that uretprobes replaced, innermost first; several probes on one call are chained to the first one's address
-// (kernel/events/uprobes.c, prepare_uretprobe).
+// The kernel keeps the return addresses that uretprobes replaced, innermost first; several probes on one call are chained to the first
+// one's address (kernel/events/uprobes.c, prepare_uretprobe).
 SHARED int home_next_return(struct walk *w) {
     if (!w)
         return STOP_RA_REWRITTEN;

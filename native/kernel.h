@@ -1,5 +1,6 @@
-// What the BPF programs need of the kernel: helpers, the few structures they read (CO-RE: libbpf writes this kernel's offsets in at load time), and
-// kernel functions that not every kernel has. Only the fields that are read are declared; names and types are those of the kernel's sources.
+// What the BPF programs need of the kernel: helpers, the few structures they read (CO-RE: libbpf writes this kernel's offsets in at load
+// time), and kernel functions that not every kernel has. Only the fields that are read are declared; names and types are those of the
+// kernel's sources.
 #ifndef UNSPOOL_KERNEL_H
 #define UNSPOOL_KERNEL_H
 
@@ -189,7 +190,8 @@ struct mm_struct {
 
 // ---- what a program is called with
 
-// struct bpf_perf_event_data: struct pt_regs with user space's field widths, then period and address. Its context is read in 8-byte loads only.
+// struct bpf_perf_event_data: struct pt_regs with user space's field widths, then period and address. Its context is read in 8-byte loads
+// only.
 struct perf_context {
     u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
     u64 sample_period;
@@ -210,8 +212,9 @@ struct bpf_map;
 
 typedef int (*bpf_task_work_callback_t)(struct bpf_map *map, void *key, void *value);
 
-// The kernel function that queues a callback on a thread's return to user space. It is called by a number that stands for it (TASK_WORK_RESUME), which
-// loader.c replaces: libbpf looks for a missing __weak function in the BTF of every module, and to list those it needs CAP_SYS_ADMIN.
+// The kernel function that queues a callback on a thread's return to user space. It is called by a number that stands for it
+// (TASK_WORK_RESUME), which loader.c replaces: libbpf looks for a missing __weak function in the BTF of every module, and to list those
+// it needs CAP_SYS_ADMIN.
 static int (*const task_work_resume)(struct task_struct *task, struct bpf_task_work *work, void *map, bpf_task_work_callback_t callback,
                                      void *aux) = (void *)TASK_WORK_RESUME;
 

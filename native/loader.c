@@ -81,8 +81,9 @@ static void note_unread(struct sampler *sampler, const struct record *record) {
     for (u32 i = 0; i < sampler->n_unread; i++)
         if (sampler->unread[i].key == record->unread)
             return;
+    struct unread_file file = {.key = record->unread, .pid = record->pid, .address = record->stop_address};
     if (sampler->n_unread < UNREAD_MAX)
-        sampler->unread[sampler->n_unread++] = (struct unread_file){.key = record->unread, .pid = record->pid, .address = record->stop_address};
+        sampler->unread[sampler->n_unread++] = file;
 }
 
 // In the ring the user's frames come first, for they are found first; as the reader gets them, the kernel's, which are the inner ones.
@@ -119,8 +120,8 @@ static int set_autoload(struct bpf_object *object, u32 trigger) {
     return 0;
 }
 
-// The number of the function that queues a callback, 0 when the kernel (before 6.18) has none. 6.18 and 6.19 have the name with _impl, later kernels both,
-// with the same arguments but for the last, which the verifier fills in.
+// The number of the function that queues a callback, 0 when the kernel (before 6.18) has none. 6.18 and 6.19 have the name with _impl,
+// later kernels both, with the same arguments but for the last, which the verifier fills in.
 static int task_work_function(void) {
     struct btf *kernel = btf__load_vmlinux_btf();
     int id = kernel ? btf__find_by_name_kind(kernel, "bpf_task_work_schedule_resume_impl", BTF_KIND_FUNC) : 0;
@@ -220,7 +221,8 @@ static int attach_tracepoint(struct sampler *sampler, const char *program, const
     return found ? keep_link(sampler, bpf_program__attach_raw_tracepoint(found, tracepoint)) : -ENOENT;
 }
 
-// What runs in every recording: forks and exits, and the ring's reader. These links stay until close; those of the triggers come behind them.
+// What runs in every recording: forks and exits, and the ring's reader. These links stay until close; those of the triggers come behind
+// them.
 static int attach_helpers(struct sampler *sampler) {
     sampler->ring = ring_buffer__new(map_fd(sampler, "samples"), copy_record, sampler, NULL);
     if (!sampler->ring)

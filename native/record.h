@@ -60,7 +60,8 @@ struct record {
     u16 n_kernel;
     u16 n_user;
     u32 space_generation;  // mm_lock_seq at the sample: changes with every change of the mappings
-    // Then n_kernel kernel addresses and n_user user frames, u64 each, innermost first in both. (In the ring the user's come first; loader.c turns them.)
+    // Then n_kernel kernel addresses and n_user user frames, u64 each, innermost first in both. (In the ring the user's come first;
+    // loader.c turns them.)
 };
 
 _Static_assert(sizeof(struct record) == 72, "the header of a record is 72 bytes");
@@ -78,7 +79,7 @@ enum counter {
     COUNT_EMITTED,            // records written to the ring
     COUNT_LOST_RING_FULL,     // records that found no room
     COUNT_LOST_NO_SCRATCH,    // samples for which there was no working memory (cannot happen, and is shown if it does)
-    COUNT_LOST_NESTED,        // samples that met the same program on their CPU: the kernel drops them and keeps the number; the loader asks for it
+    COUNT_LOST_NESTED,        // samples that met the same program on their CPU: the kernel drops them; the loader asks how many
     COUNT_IDLE,               // the CPU was idle: no task to sample
     COUNT_FILTERED,           // of other processes or threads than those asked for
     COUNT_NO_USER_STACK,      // kernel threads

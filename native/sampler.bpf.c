@@ -88,8 +88,8 @@ INLINE void join_kernel_frames(void *context, struct job *job) {
         job->w.record.n_kernel = size / 8u;
 }
 
-// Whether the walk would come further in task context. The dynamic linker's first instructions have no unwind data: they are an end, when its entry point
-// is known.
+// Whether the walk would come further in task context. The dynamic linker's first instructions have no unwind data: they are an end, when
+// its entry point is known.
 INLINE int is_resumable(struct job *job) {
     u32 stop = job->w.stop;
     if (stop == STOP_NO_UNWIND_INFO)

@@ -30,8 +30,8 @@ struct task_ids {
     u32 tid;
 };
 
-// The number of `task` in the profiler's PID namespace, 0 when it is not in it. bpf_get_ns_current_pid_tgid() knows only tasks whose own namespace it is,
-// not those of the containers below it.
+// The number of `task` in the profiler's PID namespace, 0 when it is not in it. bpf_get_ns_current_pid_tgid() knows only tasks whose own
+// namespace it is, not those of the containers below it.
 INLINE u32 namespace_number(struct task_struct *task) {
     struct pid *pid = BPF_CORE_READ(task, thread_pid);
     u32 level = BPF_CORE_READ(pid, level);
