@@ -25,7 +25,7 @@ NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12) | st.samp
 STACKS = st.lists(
     st.tuples(st.lists(NAMES, min_size=1, max_size=6), st.sampled_from([Stop.END_PROCESS_ENTRY, Stop.NO_UNWIND_INFO, Stop.PAGE_ABSENT])),
     min_size=1,
-    max_size=6,
+    max_size=20,
 )
 Stacks = list[tuple[list[str], Stop]]
 
@@ -53,7 +53,7 @@ def counted(samples: list[ReadSample]) -> Counter[tuple[tuple[str, ...], Stop]]:
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(STACKS)
 def test_pprof_keeps_names_counts_and_stops(stacks: Stacks) -> None:
     data = b"".join(pprof.chunks(profile_of(stacks), Options()))
@@ -61,7 +61,7 @@ def test_pprof_keeps_names_counts_and_stops(stacks: Stacks) -> None:
     assert expected == counted(list(read_pprof.read(data)[1]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(STACKS)
 def test_folded_text_keeps_counts_and_why_stacks_are_cut(stacks: Stacks) -> None:
     """A whole stack says nothing of its end in this format; a semicolon becomes a colon; what stackcollapse adds to names is taken off."""
@@ -74,7 +74,7 @@ def test_folded_text_keeps_counts_and_why_stacks_are_cut(stacks: Stacks) -> None
     assert Counter((len(names), Stop.NONE if stop.is_end else stop) for names, stop in stacks) == shapes
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(STACKS)
 def test_perf_script_text_keeps_every_sample_and_frame(stacks: Stacks) -> None:
     data = b"".join(perf_script.chunks(profile_of(stacks), Options()))
