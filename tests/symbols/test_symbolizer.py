@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -277,6 +278,35 @@ def test_rust_names_are_as_in_the_source(in_rust: Path) -> None:
     [named] = names(in_rust, [start])
     assert isinstance(named, tuple)
     assert ("p::shapes::area", 1) == (named[-1].function, named[-1].line)
+
+
+IN_GO = """package main
+
+type counter struct{ n int }
+
+//go:noinline
+func (c *counter) add(x int) int { c.n += x; return c.n }
+
+//go:noinline
+func cold(x int) int { return (&counter{x}).add(1) }
+
+func main() { println(cold(3)) }
+"""
+
+
+@pytest.mark.slow
+def test_go_functions_keep_names_that_look_like_marks(tmp_path: Path) -> None:
+    """In Go `main.cold` is a function of its own, not the cold part of main."""
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("no go here")
+    (tmp_path / "main.go").write_text(IN_GO)
+    environment = {**os.environ, "GO111MODULE": "off", "CGO_ENABLED": "0", "GOCACHE": str(tmp_path / "cache")}
+    subprocess.run([go, "build", "-o", "program", "main.go"], cwd=tmp_path, env=environment, check=True, timeout=300)
+    symbols = symbols_of(tmp_path / "program")
+    wanted = {"main.(*counter).add": 6, "main.cold": 9, "main.main": 11}
+    found = names(tmp_path / "program", [symbols[name][0] for name in wanted])
+    assert [[(name, line)] for name, line in wanted.items()] == [[(call.function, call.line) for call in named] for named in found]
 
 
 def test_what_was_not_added_or_not_found_is_unnamed() -> None:

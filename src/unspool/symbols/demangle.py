@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # What GCC and LLVM append to the name of a part or a copy of a function.
-_CLONE = re.compile(r"(\.(cold|part|constprop|isra|localalias|lto_priv|llvm|warm|hot|unlikely|__uniq)(\.\d+)*)+$")
+_CLONE = re.compile(r"(\.(cold|localalias)(\.\d+)*|\.(part|constprop|isra|lto_priv|llvm|__uniq)(\.\d+)+)+$")
 _MARK = re.compile(r"\.[a-z_]+(?:\.\d+)*")
 _MANGLED = ("_Z", "__Z", "_R", "___Z", "$s", "$S", "_T0")
 _MAX_MANGLED = 1 << 14

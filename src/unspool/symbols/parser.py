@@ -84,9 +84,7 @@ class ParsedFile:
                 return [[_shown(stub[0].removesuffix("@plt")) + "@plt", svma - stub[1], None, None, False]]
             return Reason.NO_SYMBOL.value if self._symbol_tables() else Reason.STRIPPED.value
         found: list[list[Any]] = [
-            [_shown(without_clone_mark(call.function)), 0, call.file, call.line, True]
-            for call in calls[:-1][:_MAX_INLINED]
-            if call.function
+            [_shown(self._plain(call.function)), 0, call.file, call.line, True] for call in calls[:-1][:_MAX_INLINED] if call.function
         ]
         file, line = (calls[-1].file, calls[-1].line) if calls else (None, None)
         if symbols:
@@ -95,7 +93,7 @@ class ParsedFile:
                 self._functions[start] = self._function(symbols, described=bool(calls))
             function = self._functions[start]
         else:
-            function, start = without_clone_mark(calls[-1].function), calls[-1].start or svma
+            function, start = self._plain(calls[-1].function), calls[-1].start or svma
         return [*found, [_shown(function), max(0, svma - start), file, line, False]]
 
     def _function(self, symbols: list[ElfSymbol], *, described: bool) -> str:
@@ -104,7 +102,11 @@ class ParsedFile:
             with suppress(BadInput):
                 name = self._function_names().name_of(symbols[0].address, {symbol.name for symbol in symbols})
         name = name or preferred(symbols).name
-        return without_clone_mark(name) if described else name
+        return self._plain(name) if described else name
+
+    def _plain(self, name: str) -> str:
+        """The name that debug information would state; in Go `main.cold` is a function named cold."""
+        return name if self.elf.section(".gopclntab") else without_clone_mark(name)
 
     def _covering(self, svma: int) -> list[ElfSymbol]:
         label: list[ElfSymbol] = []
