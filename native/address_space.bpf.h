@@ -22,6 +22,9 @@
 // Entries of the mapping cache: one for each page of code that was met lately, on the whole machine.
 #define MAPPING_CACHE_SIZE 4096
 
+// The epoch of a kernel that has none (before 6.4): odd, so that nothing is kept.
+#define NO_EPOCH 0xffffffff
+
 enum mapping_kind {
     MAPPING_NONE = 0,
     MAPPING_FILE = 1,
@@ -123,8 +126,15 @@ INLINE struct home *home_of(struct walk *w) {
     return (struct home *)w->home;
 }
 
+// Odd while the mappings are being changed. From 6.4 to 6.13 the count goes up only at the end of a change, so it is never odd.
 INLINE u32 epoch_of(struct mm_struct *mm) {
-    return BPF_CORE_READ(mm, mm_lock_seq.sequence);
+    struct mm_struct___sequence *sequence = (struct mm_struct___sequence *)mm;
+    struct mm_struct___number *number = (struct mm_struct___number *)mm;
+    if (bpf_core_field_exists(sequence->mm_lock_seq.sequence))
+        return BPF_CORE_READ(sequence, mm_lock_seq.sequence);
+    if (bpf_core_field_exists(number->mm_lock_seq))
+        return (u32)BPF_CORE_READ(number, mm_lock_seq) << 1;
+    return NO_EPOCH;
 }
 
 INLINE u32 epoch_now(const struct address_space *space) {
@@ -139,7 +149,9 @@ INLINE void address_space_refresh(struct address_space *space) {
 
 // The address space of the current task, which has one.
 INLINE void address_space_open(struct address_space *space, struct mm_struct *mm) {
-    struct xol_area *area = BPF_CORE_READ(mm, uprobes_state.xol_area);
+    struct xol_area *area = 0;
+    if (bpf_core_field_exists(mm->uprobes_state.xol_area))
+        area = BPF_CORE_READ(mm, uprobes_state.xol_area);
     space->mm = (u64)mm;
     space->id = BPF_CORE_READ(mm, context.ctx_id);
     space->vdso = (u64)BPF_CORE_READ(mm, context.vdso);

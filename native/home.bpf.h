@@ -160,7 +160,7 @@ SHARED int home_open_ends(struct walk *w) {
 // Fill the part of the walk's "in" that is the address space's. The walk's registers are there already.
 INLINE void home_open(struct walk *w, struct task_struct *task, struct mm_struct *mm) {
     struct home *home = home_of(w);
-    struct uprobe_task *utask = task->utask;
+    struct uprobe_task *utask = bpf_core_field_exists(task->utask) ? task->utask : 0;
     address_space_open(&home->space, mm);
     home->return_instance = utask ? (u64)BPF_CORE_READ(utask, return_instances) : 0;
     home_open_ends(w);
@@ -268,7 +268,7 @@ SHARED int home_find_module(struct walk *w, u64 pc) {
     mapping_find(w, pc, pc >> 12);
     int stop = stop_of(mapping);
     // While the mappings change, a miss proves nothing: look again in task context.
-    if (stop == STOP_NO_MAPPING && !home->space.stable) {
+    if (stop == STOP_NO_MAPPING && !home->space.stable && home->space.epoch != NO_EPOCH) {
         w->fault_size = 0;
         return STOP_PAGE_ABSENT;
     }

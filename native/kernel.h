@@ -181,11 +181,19 @@ typedef struct {
 
 struct mm_struct {
     struct maple_tree mm_mt;
-    seqcount_t mm_lock_seq;
     unsigned long start_stack;
     unsigned long saved_auxv[56];
     mm_context_t context;
     struct uprobes_state uprobes_state;
+} CORE;
+
+// The count of changes of the mappings, by kernel: a seqcount from 6.14 on, a plain number from 6.4 to 6.13, nothing before.
+struct mm_struct___sequence {
+    seqcount_t mm_lock_seq;
+} CORE;
+
+struct mm_struct___number {
+    int mm_lock_seq;
 } CORE;
 
 // ---- what a program is called with
