@@ -68,6 +68,7 @@ enum row_flag {
     ROW_EXACT = 128,       // the ip was read as a return address, but is the very instruction: a trampoline's or a coroutine's base
     ROW_COROUTINE = 256,   // a coroutine's base: nothing is returned to from here
     ROW_STOP = 512,        // there is no row; `stop` says why
+    ROW_LOST_RBP = 2048,   // rbp is said to be where it points to, in a frame that runs and is not found through it: GCC is wrong there (docs/verdicts.md)
     ROW_SFRAME = 1024,     // from an SFrame section: of the registers, the caller's rsp and rbp are all that is known
 };
 

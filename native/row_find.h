@@ -44,6 +44,8 @@ ALWAYS_INLINE void row_marks(struct walk *w, u64 pc) {
     }
     if (row->cfa_kind == CFA_NONE) return row_stop(w, STOP_BAD_CFI);
     if (row->cfa_kind == CFA_UNSUPPORTED || ra.kind == RULE_UNSUPPORTED || ra.kind == RULE_SAME) return row_stop(w, STOP_UNSUPPORTED_RULE);
+    struct rule fp = row->rules[SLOT_RBP];
+    if (w->ip == pc && fp.kind == RULE_AT_REG && fp.base == REG_RBP && fp.offset == 0 && row->cfa_base != REG_RBP) row->flags |= ROW_LOST_RBP;
     if (ra.kind == RULE_UNDEFINED) {
         row->flags = (u16)(row->flags | ROW_OUTERMOST);
         u64 before = pc - w->cfi.pc_begin;

@@ -95,6 +95,9 @@ SHARED int enter_row(struct walk *w) {
         u32 end = w->row.stop == STOP_NO_UNWIND_INFO ? end_without_row(w) : (u32)STOP_NONE;
         return (int)(end ? end : w->row.stop);
     }
+    if (flags & ROW_NONSTANDARD) mark(w, frame, STOP_RA_RULE_NONSTANDARD);
+    if (flags & ROW_LOST_RBP) mark(w, frame, STOP_BAD_CFI);
+    if (flags & ROW_EH_COMMIT) mark(w, frame, STOP_EH_COMMIT);
     if (flags & ROW_OUTERMOST) {
         u64 lookup = w->ip - !w->exact;
         int stop = last_cfa(w);
@@ -103,8 +106,6 @@ SHARED int enter_row(struct walk *w) {
         u32 end = entry ? end_at_entry(w) : end_outermost(w);
         return (int)(STOP_IS_END(end) && (flags & ROW_SFRAME) ? STOP_END_SFRAME_OUTER : end);
     }
-    if (flags & ROW_NONSTANDARD) mark(w, frame, STOP_RA_RULE_NONSTANDARD);
-    if (flags & ROW_EH_COMMIT) mark(w, frame, STOP_EH_COMMIT);
     return 0;
 }
 

@@ -11,6 +11,7 @@ from unspool.model.arch import AARCH64, S390X, X86_64, Arch
 from unspool.model.verdict import Stop, Trust
 
 SAME_VALUE = RegisterRule(How.SAME_VALUE)
+_AT_FRAME_POINTER = RegisterRule(How.EXPRESSION, 0, b"\x76\x00")  # DW_OP_breg6 (rbp) 0
 
 # The registers that hand exception data to a landing pad: of ordinary functions only those with __builtin_eh_return save them.
 # Such a function saves every callee-saved register, too (GCC: __builtin_unwind_init), which tells it from AArch64's
@@ -123,6 +124,17 @@ def is_nonstandard(ra: RegisterRule, arch: Arch) -> bool:
     # Leaf functions of s390x keep r14 in a floating-point register (GCC, -march=z10 and later): as good a place as the stack.
     in_register = arch is S390X and ra.how is How.REGISTER and 16 <= ra.value < 32
     return ra.how not in {How.OFFSET, How.SAME_VALUE} and not in_register
+
+
+def loses_frame_pointer(rule: Rule, arch: Arch) -> bool:
+    """Whether the frame pointer is said to be where it points to, in a frame that is not found through it.
+
+    GCC says so of a realigned stack (DRAP) up to the function's end, and is wrong from `leave` or `pop %rbp` on: what rbp points to then is
+    the caller's frame. Only the frame that runs can be there, because no call follows.
+    """
+    if arch is not X86_64 or (arch.fp, _AT_FRAME_POINTER) not in rule.registers:
+        return False
+    return rule.cfa.register != arch.fp if rule.cfa.expression is None else not rule.cfa.expression.startswith(b"\x76")
 
 
 def saves_exception_data(row: Row, arch: Arch) -> bool:

@@ -15,7 +15,7 @@ from unspool.unwind.exception_commit import may_be_committing
 from unspool.unwind.image import Images, Relay, UnwindDataProvider
 from unspool.unwind.methods import cfi, sframe
 from unspool.unwind.policy import Check, Method, Policy
-from unspool.unwind.rule import Miss, Rule
+from unspool.unwind.rule import Miss, Rule, loses_frame_pointer
 from unspool.unwind.sframe_registry import SFrameRegistry
 from unspool.unwind.sigframe import sigframe_rule
 from unspool.unwind.stride import Plan, plan_of
@@ -135,6 +135,8 @@ class Sites:
             suspect += (Stop.ANON_CODE,)
         if rule.nonstandard_ra:
             suspect += (Stop.RA_RULE_NONSTANDARD,)
+        if exact and loses_frame_pointer(rule, self.arch):
+            suspect += (Stop.BAD_CFI,)
         if may_be_committing(rule, ip, self.memory, self.arch, exact=exact):
             suspect += (Stop.EH_COMMIT,)
         return Site(ip, exact, rule, suspect, end.is_entry(rule, self.ends), end.is_start_context(self.memory, rule, self.arch))
