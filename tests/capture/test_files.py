@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,23 @@ def test_without_a_build_id_device_and_inode_decide() -> None:
     assert readelf_build_id(SLEEP) == file.build_id
     file, _ = kept(FileIdentity(SLEEP, "file", "", device, status.st_ino + 1))
     assert file.fd is None
+
+
+@pytest.mark.live
+def test_where_stat_names_another_device_the_kernels_link_decides(programs: Programs) -> None:
+    """As on btrfs, where /proc/PID/maps shows the superblock's device and stat() the subvolume's."""
+    program = programs.build("deep.c")
+    with running(program, "5") as process:
+        model = Processes([process.pid])
+        model.scan()
+        known = model.newest(process.pid)
+        assert known is not None
+        [region] = [region for region in known.program.regions() if region.file.path == str(program)]
+        elsewhere = replace(region.file, device=(0, 99))
+        found, head = kept(elsewhere, process.pid, region)
+        other, _ = kept(replace(elsewhere, inode=elsewhere.inode + 1), process.pid, region)
+    assert (b"\x7fELF", readelf_build_id(str(program))) == (head, found.build_id)
+    assert other.fd is None
 
 
 @pytest.mark.live

@@ -57,6 +57,11 @@ def test_the_exit_status_is_the_commands(script: str, status: int, output: Path)
     assert status == record("-o", output, "--", "sh", "-c", script).returncode
 
 
+def test_the_command_runs_at_its_own_priority(output: Path) -> None:
+    """The recorder raises its own, after the command was made."""
+    assert f"{os.nice(0)}\n" == record("-o", output, "--", "nice").stdout
+
+
 def test_a_command_that_cannot_run_leaves_no_file(output: Path) -> None:
     broken = output.with_name("broken")
     broken.write_bytes(b"\x7fELF")

@@ -94,17 +94,20 @@ class Files:
         if self._open >= self._limit:
             return KeptFile(identity.path, identity.build_id, None, "too many open files")
         reason = "the file could not be reached: its process was gone, and no file of that path has its build id"
-        for descriptor in _candidates(identity, region, pid, parent):
+        for descriptor, by_kernel in _candidates(identity, region, pid, parent):
             build_id = build_id_of(descriptor)
-            if _is_same(identity, descriptor, build_id):
+            if _is_same(identity, descriptor, build_id, by_kernel=by_kernel):
                 return KeptFile(identity.path, build_id or identity.build_id, descriptor)
             reason = "the file was replaced since it was mapped"
             os.close(descriptor)
         return KeptFile(identity.path, identity.build_id, None, reason)
 
 
-def _candidates(identity: FileIdentity, region: Region, pid: int, parent: int) -> Iterator[int]:
-    """Open descriptors of what may be the file, best first; the caller tells whether it is the one, and closes the others."""
+def _candidates(identity: FileIdentity, region: Region, pid: int, parent: int) -> Iterator[tuple[int, bool]]:
+    """Open descriptors of what may be the file, best first, and whether it was the kernel that led there, not a path.
+
+    The caller tells whether it is the one, and closes the others.
+    """
     path = identity.path
     by_path = path.startswith("/") and not identity.deleted
     places = [
@@ -122,7 +125,7 @@ def _candidates(identity: FileIdentity, region: Region, pid: int, parent: int) -
         elif not place.endswith(("/root", "/")):
             descriptor = open_regular(place)
         if descriptor is not None:
-            yield descriptor
+            yield descriptor, not in_root
 
 
 def build_id_of(descriptor: int) -> str:
@@ -133,11 +136,13 @@ def build_id_of(descriptor: int) -> str:
         return ""
 
 
-def _is_same(identity: FileIdentity, descriptor: int, build_id: str) -> bool:
+def _is_same(identity: FileIdentity, descriptor: int, build_id: str, *, by_kernel: bool) -> bool:
     if identity.build_id:
         return build_id == identity.build_id
     status = os.fstat(descriptor)
-    return status.st_ino == identity.inode and (os.major(status.st_dev), os.minor(status.st_dev)) == identity.device
+    # Of a file on btrfs or an overlay /proc/PID/maps and stat() name different devices; the kernel's own link needs no such proof.
+    same_device = by_kernel or (os.major(status.st_dev), os.minor(status.st_dev)) == identity.device
+    return status.st_ino == identity.inode and same_device
 
 
 def _raise_descriptor_limit() -> int:
