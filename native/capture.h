@@ -35,10 +35,12 @@ struct sampler_config {
     u32 cpus;           // possible CPUs; written by the loader
     u32 threads;        // there are targets that are threads
     u32 methods;        // enum method
+    u32 deferral;       // walks can be put off; written by the loader
+    u32 spare;
     u64 syscalls[SYSCALLS_MAX / 64];
 };
 
-_Static_assert(sizeof(struct sampler_config) == 104, "struct sampler_config has a Python twin");
+_Static_assert(sizeof(struct sampler_config) == 112, "struct sampler_config has a Python twin");
 
 // What a target is: a process with all its threads, or one thread.
 enum target_kind {

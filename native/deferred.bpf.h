@@ -158,6 +158,11 @@ INLINE void keep(struct waiting *waiting, struct job *job) {
 
 // Put the walk off; 0 when that is not possible, and the sample is to be emitted as it is.
 INLINE int defer(struct job *job, struct task_struct *task) {
+    // A constant to the verifier: without the kernel's function all that follows is not there for it.
+    if (!config.deferral) {
+        count(COUNT_DEFERRED_FAILED);
+        return 0;
+    }
     for (u32 place = 0; place < PENDING_EACH; place++) {
         u64 key = pending_key(task->pid, place);
         keep(&job->stage.waiting, job);

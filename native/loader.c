@@ -131,26 +131,23 @@ static int task_work_function(void) {
     return id > 0 ? id : 0;
 }
 
-// Put the function's number where TASK_WORK_RESUME is called; without one the call becomes r0 = -1: "not possible".
-static void bind_task_work(struct bpf_object *object) {
+// Put the function's number where TASK_WORK_RESUME is called; 1, or 0 when there is none (then the call is never reached: config.deferral).
+static u32 bind_task_work(struct bpf_object *object) {
     int id = task_work_function();
     struct bpf_program *program;
     bpf_object__for_each_program(program, object) {
         struct bpf_insn *code = (struct bpf_insn *)bpf_program__insns(program);
-        for (size_t i = 0; i < bpf_program__insn_cnt(program); i++) {
-            if (code[i].code != (BPF_JMP | BPF_CALL) || code[i].src_reg || code[i].imm != TASK_WORK_RESUME)
-                continue;
-            if (id)
+        for (size_t i = 0; id && i < bpf_program__insn_cnt(program); i++)
+            if (code[i].code == (BPF_JMP | BPF_CALL) && !code[i].src_reg && code[i].imm == TASK_WORK_RESUME)
                 code[i] = (struct bpf_insn){.code = BPF_JMP | BPF_CALL, .src_reg = BPF_PSEUDO_KFUNC_CALL, .imm = id};
-            else
-                code[i] = (struct bpf_insn){.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = -1};
-        }
     }
+    return id != 0;
 }
 
 static int configure(struct sampler *sampler, const struct sampler_config *config, u64 ring_size) {
     struct sampler_config mine = *config;
     mine.cpus = sampler->cpus;
+    mine.deferral = bind_task_work(sampler->object);
     struct bpf_map *constants = bpf_object__find_map_by_name(sampler->object, ".rodata.config");
     struct bpf_map *ring = bpf_object__find_map_by_name(sampler->object, "samples");
     struct bpf_map *jobs = bpf_object__find_map_by_name(sampler->object, "jobs");
@@ -159,7 +156,6 @@ static int configure(struct sampler *sampler, const struct sampler_config *confi
     int error = bpf_map__set_initial_value(constants, &mine, sizeof(mine));
     error = error ? error : bpf_map__set_max_entries(ring, (u32)ring_size);
     error = error ? error : bpf_map__set_max_entries(jobs, sampler->cpus * CONTEXTS + POOL_SIZE);
-    bind_task_work(sampler->object);
     return error ? error : set_autoload(sampler->object, config->trigger);
 }
 

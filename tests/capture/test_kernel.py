@@ -14,7 +14,20 @@ from unspool.capture.request import Request
 from unspool.capture.triggers import parse_trigger
 from unspool.errors import NotPermitted, Unsupported
 
-FIELDS = ("trigger", "filter", "self", "follow", "kernel_frames", "pid_namespace", "all_syscalls", "cpus", "threads", "methods")
+FIELDS = (
+    "trigger",
+    "filter",
+    "self",
+    "follow",
+    "kernel_frames",
+    "pid_namespace",
+    "all_syscalls",
+    "cpus",
+    "threads",
+    "methods",
+    "deferral",
+    "spare",
+)
 
 
 def told(request: Request) -> dict[str, int]:

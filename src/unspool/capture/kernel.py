@@ -25,7 +25,7 @@ LIBRARY, OBJECT = NATIVE / "_unspool.so", NATIVE / "sampler.bpf.o"
 BATCH_BYTES = 1 << 20
 """What one drain gives at most."""
 
-CONFIG = struct.Struct("<10I8Q")
+CONFIG = struct.Struct("<12I8Q")
 """`struct sampler_config` of native/capture.h."""
 
 METHODS = {Trust.SFRAME: 1, Trust.CFI: 2}
@@ -192,6 +192,8 @@ def configuration(request: Request) -> bytes:
         0,
         bool(request.tids),
         sum(METHODS[method] for method in request.methods),
+        0,
+        0,
         *mask,
     )
 
