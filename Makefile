@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 BUILD := build/native
 NATIVE := src/unspool/native
 
-.PHONY: help setup setup-tests native header check test live demo bench oracle clean wheel format
+.PHONY: help setup setup-tests native header ui check test live demo bench oracle clean wheel format
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-14s %s\n", $$1, $$2 }'
@@ -23,6 +23,10 @@ native: setup ## compile the C: the BPF object and the library
 
 header: setup ## write native/stops.h from the names in model/verdict.py
 	$(PYTHON) scripts/stops_header.py native/stops.h
+
+ui: setup ## build the web page of `unspool serve` from ui/ (needs node 20 and npm; the built files are committed)
+	cd ui && npm ci --silent && npm run --silent build
+	$(PYTHON) scripts/page_stamp.py --write
 
 format: setup ## rewrite the Python files in the agreed format
 	.venv/bin/ruff format .

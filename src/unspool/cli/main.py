@@ -16,6 +16,7 @@ COMMANDS = {
     "record": "record whole stacks of running programs",
     "report": "where the time goes in a recording, and how complete that picture is",
     "query": "run SQL on a recording",
+    "serve": "show recordings as a web page",
     "diff": "what changed between two recordings",
     "export": "write a recording in another format",
     "import": "make a recording of another program's profile",

@@ -1,0 +1,1 @@
+"""The web page: what `unspool serve` answers, and who may ask."""

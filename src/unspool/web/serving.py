@@ -1,0 +1,154 @@
+"""The server: where it listens, as whom it runs, and when it says that it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import ipaddress
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from unspool.errors import BadRequest, NotPermitted
+from unspool.web.access import Access, App, Guard, new_token
+from unspool.web.app import application
+from unspool.web.opened import Opened
+
+PR_SET_NO_NEW_PRIVS = 38
+NOBODY = 65534
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to listen: an address and port (0: any that is free), or a Unix socket. Beyond loopback only with `remote`."""
+
+    address: str = "127.0.0.1"
+    port: int = 0
+    unix: Path | None = None
+    remote: bool = False
+
+
+def listen(place: Place) -> socket.socket:
+    """A bound socket; BadRequest when the address is not this machine's, is taken, or is open to others unasked."""
+    if place.unix is not None:
+        return _listen_unix(place.unix)
+    try:
+        address = ipaddress.ip_address(place.address)
+    except ValueError:
+        raise BadRequest(f"{place.address!r} is no address", hint="Give a number, for example 127.0.0.1 or ::1.") from None
+    if not address.is_loopback and not place.remote:
+        raise BadRequest(
+            f"{place.address} can be reached from other machines, and the connection is not encrypted",
+            hint="Use `ssh -L PORT:localhost:PORT HOST` instead, or add --allow-remote if that is what you want.",
+        )
+    bound = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((place.address, place.port))
+    except OSError as error:
+        bound.close()
+        raise BadRequest(f"cannot listen on {place.address} port {place.port}: {error.strerror}", hint="Choose another --port.") from error
+    return bound
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise BadRequest(f"{path} exists and is no socket", hint="Choose another name.")
+        path.unlink()
+    bound = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        bound.bind(str(path))
+    except OSError as error:
+        bound.close()
+        raise BadRequest(f"cannot listen on {path}: {error.strerror}") from error
+    finally:
+        os.umask(before)
+    return bound
+
+
+def drop_privileges(owner: tuple[int, int] | None) -> None:
+    """Give root up for good: become `owner` (user and group), else nobody. Nothing happens when this is not root."""
+    if os.geteuid() != 0:
+        return
+    uid, gid = owner or _nobody()
+    try:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        raise NotPermitted(f"the server cannot give up root: {error.strerror}", hint="Start it as another user.") from error
+    # No program that it might be made to start can get privileges back.
+    ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _nobody() -> tuple[int, int]:
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        return NOBODY, NOBODY
+    return entry.pw_uid, entry.pw_gid
+
+
+def serve(opened: list[Opened], place: Place, owner: tuple[int, int] | None, ready: Callable[[str], None]) -> None:
+    """Serve until a signal comes. `ready` is called with the address to open, once the server answers; by then it is not root any more."""
+    with listen(place) as bound:
+        if place.unix is not None and owner is not None and os.geteuid() == 0:
+            os.chown(place.unix, *owner)
+        port = 0 if place.unix else bound.getsockname()[1]
+        access = Access(new_token(), port, remote=place.remote, hostname=socket.gethostname() if place.remote else "")
+        guarded = Guard(application(opened), access)
+        config = uvicorn.Config(
+            guarded, log_level="warning", access_log=False, lifespan="off", server_header=False, date_header=False, ws="none"
+        )
+        config.load()
+        # Whatever is imported late is imported now: as nobody the files may be out of reach.
+        asyncio.run(warm(guarded, access))
+        drop_privileges(owner)
+        _Server(config, lambda: ready(link(place, access))).run(sockets=[bound])
+
+
+def link(place: Place, access: Access) -> str:
+    """What to open in a browser."""
+    if place.unix is not None:
+        return f"http://localhost/?token={access.token} (through {place.unix})"
+    host = f"[{place.address}]" if ":" in place.address else place.address
+    return f"http://{host}:{access.port}/?token={access.token}"
+
+
+async def warm(app: App, access: Access) -> None:
+    """Ask every view once."""
+    for path in ("/", *(f"/api/{name}" for name in ("summary", "choices", "tree", "functions", "timeline", "quality", "diff", "nothing"))):
+        headers = [(b"host", f"localhost:{access.port}".encode()), (b"authorization", f"Bearer {access.token}".encode())]
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": headers, "root_path": "", "scheme": "http"}
+        await app({**scope, "server": ("localhost", access.port), "client": ("localhost", 0), "http_version": "1.1"}, _receive, _drop)
+
+
+async def _receive() -> dict[str, Any]:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _drop(_: Any) -> None:  # noqa: ANN401 - ASGI
+    return
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()

@@ -1,0 +1,39 @@
+"""Recordings that the page is tried with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from store.recordings import HEADER, MONOTONIC, SECOND, Scene
+
+from unspool.model.verdict import Stop
+from unspool.store.writer import Writer
+
+EVIL = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">{{script}}\u2028'\"&amp;"
+
+
+def changed(path: Path) -> Path:
+    """After a change: of ten samples `work` has nothing left, `leaf` under main has four, and a new `wait` six."""
+    with Writer(path, HEADER) as writer:
+        scene = Scene(writer)
+        process = writer.process(30, 5, "demo", "/usr/bin/demo")
+        thread = writer.thread(process, 30, "demo")
+        main, leaf, wait = scene.frame("main", line=10), scene.frame("leaf", line=30), scene.frame("wait", "libfoo.so")
+        for index, stack in enumerate([scene.stack(leaf, main)] * 4 + [scene.stack(wait, main)] * 6):
+            writer.sample(MONOTONIC + index * SECOND // 10, process, thread, 0, "cpu", "", 1, stack)
+        writer.finish(SECOND)
+    return path
+
+
+def hostile(path: Path) -> Path:
+    """Every name in it is markup."""
+    with Writer(path, HEADER) as writer:
+        scene = Scene(writer)
+        scene.modules["demo"] = writer.module(f"/lib/{EVIL}", "dd")
+        process = writer.process(1, 1, EVIL, EVIL)
+        thread = writer.thread(process, 1, EVIL)
+        stacks = [scene.stack(scene.frame(EVIL, line=3)), scene.stack(scene.frame(EVIL), stop=Stop.NO_UNWIND_INFO, cause="demo")]
+        for index, stack in enumerate(stacks):
+            writer.sample(HEADER.monotonic_ns + index, process, thread, 0, "cpu", EVIL, 1, stack)
+        writer.finish(SECOND)
+    return path

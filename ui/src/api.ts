@@ -1,0 +1,38 @@
+// What the server answers: the shapes of /api/, and one way to ask.
+
+export interface Summary {
+  name: string; samples: number; all_samples: number; weight: number; lost: number; duration_s: number; finished: boolean; trigger: string;
+  frequency: number; command: string; hostname: string; kernel: string; arch: string; cpus: number;
+  whole: number; cut: number; none: number; unknown: number; verdicts: Record<string, number>;
+}
+export interface Names { name: string[]; module: string[]; kind: string[]; place: string[] }
+export interface TreeData extends Names {
+  parent: number[]; function: number[]; own: number[]; total: number[]; left_out: number;
+  before?: number[]; after?: number[];
+}
+export interface FunctionsData extends Names { own: number[]; total: number[]; weight: number }
+export interface SandwichData { callers: TreeData; callees: TreeData; weight: number }
+export interface TimelineData { duration_s: number; bins: number; series: { name: string; counts: number[] }[] }
+export interface Cause { stop: string; ending: string; samples: number; meaning: string; advice: string; modules: { path: string; samples: number }[] }
+export interface QualityData {
+  samples: number; lost: number; counters: Record<string, number>; proved: number; assumed: number; cut: number; none: number; unknown: number;
+  causes: Cause[]; reasons: { stop: string; samples: number; meaning: string }[];
+  unnamed: { path: string; kind: string; build_id: string; own: number; most: number; addresses: number; advice: string }[];
+}
+export interface DiffData {
+  before: Summary; after: Summary; tree: TreeData;
+  functions: { name: string[]; module: string[]; own_before: number[]; own_after: number[]; total_before: number[]; total_after: number[] };
+}
+export type Choices = Record<string, [string, number][]>;
+
+export type Parameters = [string, string][];
+
+export async function ask<T>(view: string, parameters: Parameters, signal?: AbortSignal): Promise<T> {
+  const answer = await fetch(`/api/${view}?${new URLSearchParams(parameters)}`, { signal, headers: { accept: "application/json" } });
+  if (answer.ok) return (await answer.json()) as T;
+  if (answer.status === 401) throw new Error("The server does not know this browser any more: open the address that it printed.");
+  const text = await answer.text();
+  let message = text;
+  try { message = (JSON.parse(text) as { error: string }).error; } catch { /* plain text */ }
+  throw new Error(message);
+}

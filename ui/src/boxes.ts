@@ -1,0 +1,82 @@
+// A call tree as columns, level by level and from left to right: finding a box is a binary search in its level.
+import type { TreeData } from "./api";
+
+export class Boxes {
+  readonly count: number;
+  readonly parent: Int32Array;
+  readonly depth: Int32Array;
+  readonly left: Float64Array;
+  readonly total: Float64Array;
+  readonly own: Float64Array;
+  readonly fn: Int32Array;
+  readonly suspect: Uint8Array; // 1: stands on a mark, so the stack is not whole
+  readonly levels: number[] = [0];
+  hits: Uint8Array | null = null;
+  matched = 0;
+
+  constructor(readonly data: TreeData) {
+    const count = (this.count = data.parent.length);
+    this.parent = new Int32Array(count);
+    this.depth = new Int32Array(count);
+    this.left = new Float64Array(count);
+    this.suspect = new Uint8Array(count);
+    this.total = Float64Array.from(data.total);
+    this.own = Float64Array.from(data.own);
+    this.fn = Int32Array.from(data.function);
+    const next = new Float64Array(count);
+    const mark = Uint8Array.from(data.kind, (kind) => (kind === "mark" ? 1 : 0));
+    if (count) this.parent[0] = -1;
+    for (let box = 1; box < count; box++) {
+      const above = (this.parent[box] = box - data.parent[box]!);
+      this.depth[box] = this.depth[above]! + 1;
+      if (this.depth[box] === this.levels.length) this.levels.push(box);
+      this.left[box] = next[above]!;
+      next[above]! += this.total[box]!;
+      next[box] = this.left[box]!;
+      this.suspect[box] = this.suspect[above] || mark[this.fn[box]!] ? 1 : 0;
+    }
+    this.levels.push(count);
+  }
+
+  get rows(): number { return this.levels.length - 1; }
+  get whole(): number { return this.total[0] || 0; }
+  name(box: number): string { return this.data.name[this.fn[box]!]!; }
+  kind(box: number): string { return this.data.kind[this.fn[box]!]!; }
+  module(box: number): string { return this.data.module[this.fn[box]!]!; }
+  place(box: number): string { return this.data.place[this.fn[box]!]!; }
+
+  // The first box of a level whose right edge lies beyond a place.
+  firstAt(level: number, place: number): number {
+    let low = this.levels[level]!, high = this.levels[level + 1]!;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.left[middle]! + this.total[middle]! > place) high = middle; else low = middle + 1;
+    }
+    return low;
+  }
+
+  at(level: number, place: number): number {
+    if (level < 0 || level >= this.rows) return -1;
+    const box = this.firstAt(level, place);
+    return box < this.levels[level + 1]! && this.left[box]! <= place ? box : -1;
+  }
+
+  // Marks what matches; a sample counts once, however many of its calls match.
+  search(test: ((name: string) => boolean) | null): void {
+    this.hits = test ? Uint8Array.from(this.data.name, (name, index) => (test(name) || test(this.data.module[index]!) ? 1 : 0)) : null;
+    this.matched = 0;
+    if (!this.hits) return;
+    const inside = new Uint8Array(this.count);
+    for (let box = 0; box < this.count; box++) {
+      inside[box] = box && inside[this.parent[box]!] ? 1 : 0;
+      if (!inside[box] && this.hits[this.fn[box]!]) { inside[box] = 1; this.matched += this.total[box]!; }
+    }
+  }
+
+  // The nearest caller of a box that also holds another one.
+  common(box: number, other: number): number {
+    let at = other;
+    while (at > 0 && !(this.left[at]! <= this.left[box]! && this.left[box]! + this.total[box]! <= this.left[at]! + this.total[at]!)) at = this.parent[at]!;
+    return Math.max(at, 0);
+  }
+}

@@ -1,0 +1,25 @@
+// What a component shows of the server: the last answer stays on the screen until the next one is there.
+import { useEffect, useState } from "preact/hooks";
+import { type Parameters, ask } from "./api";
+
+export interface Loaded<T> { data: T | null; error: string; loading: boolean }
+
+export function useData<T>(view: string, parameters: Parameters): Loaded<T> {
+  const [loaded, set] = useState<Loaded<T>>({ data: null, error: "", loading: true });
+  const key = `${view}?${new URLSearchParams(parameters)}`;
+  useEffect(() => {
+    const stop = new AbortController();
+    set((before) => ({ ...before, loading: true }));
+    ask<T>(view, parameters, stop.signal).then(
+      (data) => set({ data, error: "", loading: false }),
+      (error: Error) => { if (!stop.signal.aborted) set({ data: null, error: error.message, loading: false }); },
+    );
+    return () => stop.abort();
+  }, [key]);
+  return loaded;
+}
+
+export function Wait({ of }: { of: Loaded<unknown> }) {
+  if (of.error) return <p class="error" role="alert">{of.error}</p>;
+  return of.loading && !of.data ? <p class="wait" role="status">Counting samples…</p> : null;
+}

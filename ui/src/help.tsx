@@ -1,0 +1,32 @@
+// The keys, as a page over the page.
+import { useEffect, useRef } from "preact/hooks";
+
+const KEYS: [string, string][] = [
+  ["/ or Ctrl-F", "search; Esc in the field ends it"],
+  ["1 2 3 4 5", "flame graph, table, sandwich, data quality, difference"],
+  ["W S", "zoom in and out"],
+  ["A D", "move left and right"],
+  ["arrows", "go from box to box"],
+  ["Enter, click", "zoom to a box"],
+  ["double click", "callers and callees of a function"],
+  ["Esc", "the whole picture"],
+  ["Ctrl + wheel", "zoom at the mouse"],
+  ["I", "flames upwards or downwards"],
+  ["V", "begin with what ran, or with what called it"],
+  ["T", "dark or light"],
+  ["?", "these keys"],
+];
+
+export function Help({ onClose }: { onClose: () => void }) {
+  const close = useRef<HTMLButtonElement>(null);
+  useEffect(() => close.current?.focus(), []);
+  return (
+    <div class="veil" onClick={onClose}>
+      <div class="help" role="dialog" aria-modal="true" aria-label="Keys" onClick={(event) => event.stopPropagation()}>
+        <h2>Keys</h2>
+        <table class="plain"><tbody>{KEYS.map(([key, says]) => <tr key={key}><th>{key}</th><td>{says}</td></tr>)}</tbody></table>
+        <button type="button" ref={close} onClick={onClose}>Close</button>
+      </div>
+    </div>
+  );
+}

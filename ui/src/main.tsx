@@ -1,0 +1,139 @@
+// The page: what the recording is, the timeline, and one of the views under the filters.
+import { render } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Summary, TreeData } from "./api";
+import { Wait, useData } from "./data";
+import { DiffView } from "./diff";
+import { Filters } from "./filters";
+import { Flame } from "./flame";
+import { FunctionTable, Sandwich, pickFunction } from "./functions";
+import { Help } from "./help";
+import { KINDS } from "./palette";
+import { QualityView } from "./quality";
+import { type State, type View, change, state as now, useAppState } from "./state";
+import { toggleTheme } from "./theme";
+import { Timeline } from "./timeline";
+import { count, percent } from "./words";
+import "./page.css";
+
+const VIEWS: [View, string][] = [["flame", "Flame graph"], ["table", "Table"], ["sandwich", "Sandwich"], ["quality", "Data quality"], ["diff", "Difference"]];
+
+function App() {
+  const state = useAppState();
+  const recordings = useData<{ recordings: Summary[] }>("recordings", []);
+  const chosen = useData<Summary>("summary", [["file", state.file], ...state.filter()]);
+  const search = useRef<HTMLInputElement>(null);
+  const [matches, setMatches] = useState("");
+  const [help, setHelp] = useState(false);
+  useEffect(() => {
+    const press = (event: KeyboardEvent) => keys(event, search.current, () => setHelp((shown) => !shown), () => setHelp(false));
+    document.addEventListener("keydown", press);
+    return () => document.removeEventListener("keydown", press);
+  }, []);
+  if (!recordings.data) return <Wait of={recordings} />;
+  const all = recordings.data.recordings, one = all[Number(state.file)] ?? all[0]!;
+  const views = VIEWS.filter(([view]) => view !== "diff" || all.length > 1);
+  return (
+    <>
+      <header>
+        <div class="line">
+          <h1 id="title" title={one.command || one.name}>{one.command || one.name}</h1>
+          {all.length > 1 ? <select aria-label="Recording" value={state.file} onChange={(event) => change({ file: event.currentTarget.value, focus: null })}>{all.map((each, index) => <option key={index} value={String(index)}>{each.name}</option>)}</select> : null}
+          <span class="soft">{one.hostname ? `${one.hostname}, Linux ${one.kernel} ${one.arch}, ${one.cpus} CPUs` : one.name}</span>
+          <span class="grow" />
+          <button type="button" title="?" onClick={() => setHelp(true)}>Keys</button>
+          <button type="button" id="theme" onClick={toggleTheme}>Dark / light</button>
+        </div>
+        <Facts one={one} chosen={chosen.data} filtered={state.hasFilter} />
+        <nav class="line" aria-label="Views">
+          {views.map(([view, label], index) => <button type="button" key={view} id={`view-${view}`} class={state.view === view ? "tab chosen" : "tab"} aria-current={state.view === view ? "page" : undefined} title={String(index + 1)} onClick={() => change({ view, focus: null })}>{label}</button>)}
+          <input id="search" ref={search} type="search" placeholder="Search: text or /regular expression/" aria-label="Search functions" autocomplete="off" spellcheck={false}
+            value={state.get("search")} onInput={(event) => change({ search: event.currentTarget.value || null }, false)} />
+          <output id="matches">{state.get("search") ? matches : ""}</output>
+        </nav>
+        <Filters state={state} />
+      </header>
+      {state.view === "quality" || state.view === "diff" ? null : <Timeline state={state} />}
+      <main>
+        {state.view === "table" ? <FunctionTable state={state} />
+          : state.view === "sandwich" ? <Sandwich state={state} />
+          : state.view === "quality" ? <QualityView state={state} />
+          : state.view === "diff" ? <DiffView state={state} recordings={all} />
+          : <FlameView state={state} onMatches={setMatches} />}
+      </main>
+      {help ? <Help onClose={() => setHelp(false)} /> : null}
+    </>
+  );
+}
+
+function Facts({ one, chosen, filtered }: { one: Summary; chosen: Summary | null; filtered: boolean }) {
+  const seen = chosen ?? one, stacks = seen.samples - seen.none;
+  return (
+    <div class="line" id="facts">
+      <span id="summary">{count(seen.samples)} samples{filtered ? ` of ${count(one.samples)}` : ""} in {one.duration_s.toFixed(1)} s, {count(one.lost)} lost{one.finished ? "" : "; not finished: the recorder still runs or was killed"}</span>
+      <button type="button" class="link" title="Data quality" onClick={() => change({ view: "quality", focus: null })}>
+        ✓ {percent(seen.verdicts["reliable"] ?? 0, stacks, 1)} reliable, {percent(seen.whole, stacks, 1)} whole, ✂ {percent(seen.cut, stacks, 1)} cut
+      </button>
+      <span class="soft">{one.trigger}{one.frequency ? `, ${one.frequency} samples a second and CPU` : ""}</span>
+    </div>
+  );
+}
+
+function FlameView({ state, onMatches }: { state: State; onMatches: (text: string) => void }) {
+  const by = state.get("by", "comm"), inverted = state.get("inverted", "0"), marks = state.get("marks", "1");
+  const loaded = useData<TreeData>("tree", [["file", state.file], ["by", by], ["inverted", inverted], ["marks", marks], ...state.filter()]);
+  const data = loaded.data;
+  const kinds = new Set(data?.kind);
+  return (
+    <>
+      <div class="line tools">
+        <label>Begin with{" "}
+          <select id="by" value={by} onChange={(event) => change({ by: event.currentTarget.value, focus: null })}>
+            {[["comm", "process name"], ["process", "process"], ["thread", "thread"], ["none", "functions"]].map(([value, label]) => <option key={value} value={value}>{label}</option>)}
+          </select>
+        </label>
+        <label><input type="checkbox" id="flip" checked={state.get("flip") === "1"} onChange={(event) => change({ flip: event.currentTarget.checked ? "1" : null })} /> flames upwards</label>
+        <label><input type="checkbox" id="inverted" checked={inverted === "1"} onChange={(event) => change({ inverted: event.currentTarget.checked ? "1" : null, focus: null })} /> begin with what ran</label>
+        <label><input type="checkbox" id="marks" checked={marks === "1"} onChange={(event) => change({ marks: event.currentTarget.checked ? null : "0", focus: null })} /> stacks that are not whole apart</label>
+        <button type="button" id="whole" title="Esc" onClick={() => change({ focus: null })}>Whole picture</button>
+        <span class="grow" />
+        {Object.entries(KINDS).filter(([kind]) => kinds.has(kind)).map(([kind, { label }]) => <span class="key" key={kind}><i class={`k-${kind}`} />{label}</span>)}
+        {data?.left_out ? <span class="soft">{count(data.left_out)} smaller boxes are left out</span> : null}
+      </div>
+      {data ? data.total[0] ? <Flame data={data} search={state.get("search")} flip={state.get("flip") === "1"} focus={Number(state.get("focus", "0"))} label="Flame graph" unit="samples"
+        onFocus={(box) => change({ focus: box ? String(box) : null })} onMatches={onMatches} onPick={pickFunction} /> : <p class="wait">No sample passes the filters.</p> : <Wait of={loaded} />}
+    </>
+  );
+}
+
+const isField = (target: EventTarget | null) => target instanceof HTMLElement && ["INPUT", "SELECT", "TEXTAREA"].includes(target.tagName);
+
+function keys(event: KeyboardEvent, search: HTMLInputElement | null, help: () => void, close: () => void): void {
+  if ((event.ctrlKey && event.key === "f") || (event.key === "/" && !isField(event.target))) {
+    event.preventDefault();
+    search?.focus();
+    search?.select();
+    return;
+  }
+  if (event.key === "Escape") {
+    close();
+    if (event.target === search) { change({ search: null }); search?.blur(); } else change({ focus: null });
+    return;
+  }
+  if (isField(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
+  const view = VIEWS[Number(event.key) - 1];
+  if (view) change({ view: view[0], focus: null });
+  if (event.key === "?") help();
+  if (event.key === "i") change({ flip: now().get("flip") === "1" ? null : "1" });
+  if (event.key === "v") change({ inverted: now().get("inverted") === "1" ? null : "1", focus: null });
+  if (event.key === "t") toggleTheme();
+  const view_of_flame = document.querySelector<HTMLElement>(".flame .view");
+  if (view_of_flame && document.activeElement === document.body && (event.key.startsWith("Arrow") || "wasd".includes(event.key))) {
+    // Keys that move the picture reach it also when nothing has the focus.
+    view_of_flame.focus({ preventScroll: true });
+    view_of_flame.dispatchEvent(new KeyboardEvent("keydown", { key: event.key }));
+    event.preventDefault();
+  }
+}
+
+render(<App />, document.getElementById("app")!);

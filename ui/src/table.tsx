@@ -1,0 +1,59 @@
+// A table of any length: only the rows on the screen are in the document.
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+
+export interface Column { id: string; title: string; number?: boolean; cell: (row: number) => ComponentChildren; value: (row: number) => number | string }
+
+const HEIGHT = 24, SPARE = 10;
+
+export interface TableProperties {
+  id: string; rows: number[]; columns: Column[]; sort: string; label: string;
+  onSort: (sort: string) => void; onPick?: (row: number) => void; share?: (row: number) => number;
+}
+
+export function Table({ id, rows, columns, sort, label, onSort, onPick, share }: TableProperties) {
+  const box = useRef<HTMLDivElement>(null);
+  const [seen, setSeen] = useState({ top: 0, height: 600 });
+  const look = () => { const at = box.current; if (at) setSeen({ top: at.scrollTop, height: at.clientHeight }); };
+  useEffect(() => {
+    const resized = new ResizeObserver(look);
+    resized.observe(box.current!);
+    return () => resized.disconnect();
+  }, []);
+  const [by, reverse] = sort.startsWith("-") ? [sort.slice(1), true] : [sort, false];
+  const column = columns.find((one) => one.id === by) ?? columns[0]!;
+  // Numbers begin with the largest, names with A; the minus turns it around.
+  const ordered = [...rows].sort((one, two) => {
+    const first = column.value(one), second = column.value(two);
+    const order = column.number ? (second as number) - (first as number) : String(first).localeCompare(String(second));
+    return (reverse ? -order : order) || one - two;
+  });
+  const start = Math.max(0, Math.floor(seen.top / HEIGHT) - SPARE);
+  const shown = ordered.slice(start, start + Math.ceil(seen.height / HEIGHT) + 2 * SPARE);
+  const order = (one: Column) => (one.id === by ? (!!one.number === reverse ? "ascending" : "descending") : "none");
+  return (
+    <div class="table" id={id} ref={box} onScroll={look} tabIndex={0}>
+      <table aria-label={label} aria-rowcount={rows.length}>
+        <thead>
+          <tr>{columns.map((one) => (
+            <th key={one.id} class={one.number ? "number" : ""} aria-sort={order(one)}>
+              <button type="button" onClick={() => onSort(one.id === by && !reverse ? `-${one.id}` : one.id)}>{one.title}{one.id === by ? (reverse ? " \u25b4" : " \u25be") : ""}</button>
+            </th>))}
+          </tr>
+        </thead>
+        <tbody>
+          {start > 0 && <tr class="space" style={{ height: `${start * HEIGHT}px` }} aria-hidden="true" />}
+          {shown.map((row) => (
+            <tr key={row} class={onPick ? "pick" : ""} onClick={() => onPick?.(row)}>
+              {columns.map((one, place) => (
+                <td key={one.id} class={one.number ? "number" : ""}>
+                  {place === 0 && share ? <i class="bar" style={{ width: `${Math.min(100, 100 * share(row))}%` }} /> : null}
+                  <span>{one.cell(row)}</span>
+                </td>))}
+            </tr>))}
+          {start + shown.length < ordered.length && <tr class="space" style={{ height: `${(ordered.length - start - shown.length) * HEIGHT}px` }} aria-hidden="true" />}
+        </tbody>
+      </table>
+    </div>
+  );
+}
