@@ -160,6 +160,12 @@ INLINE void keep(struct waiting *waiting, struct job *job) {
 INLINE int defer(struct job *job, struct task_struct *task) {
     // A constant to the verifier: without the kernel's function all that follows is not there for it.
     if (!config.deferral) {
+        struct home *home = home_of(&job->w);
+        u32 absent = job->w.stop == STOP_PAGE_ABSENT && job->w.fault_size;
+        if (absent || home->interpreter) {
+            job->w.record.stop_address = absent ? job->w.fault : home->interpreter;
+            job->w.record.flags |= RECORD_MISSING;
+        }
         count(COUNT_DEFERRED_FAILED);
         return 0;
     }

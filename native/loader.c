@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "record.h"
@@ -77,6 +78,16 @@ const char *unspool_sampler_error(void) {
     return log_text;
 }
 
+// Reading a page from outside puts it into the process's page table (mm/process_vm_access.c): the next sample finds it.
+static void bring_in(const struct record *record) {
+    char byte;
+    struct iovec local = {.iov_base = &byte, .iov_len = 1};
+    struct iovec remote = {.iov_base = (void *)record->stop_address, .iov_len = 1};
+    // A process that is gone, or may not be read, has no next sample that could be whole.
+    if (process_vm_readv((pid_t)record->pid, &local, 1, &remote, 1, 0) < 0)
+        return;
+}
+
 static void note_unread(struct sampler *sampler, const struct record *record) {
     for (u32 i = 0; i < sampler->n_unread; i++)
         if (sampler->unread[i].key == record->unread)
@@ -102,6 +113,8 @@ static int copy_record(void *context, void *data, size_t size) {
     sampler->used += record->size;
     if (record->unread)
         note_unread(sampler, record);
+    if (record->flags & RECORD_MISSING)
+        bring_in(record);
     // libbpf counts the record as consumed when the callback fails, so it fails after the copy: no room for another of the largest size.
     return sampler->size - sampler->used < RECORD_SIZE_MAX ? -ENOSPC : 0;
 }

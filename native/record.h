@@ -25,6 +25,7 @@ enum record_flag {
     RECORD_DEFERRED = 1,     // walked in task context, page faults included, after the sample's time
     RECORD_COMPAT = 2,       // a 32-bit program or system call
     RECORD_IN_KERNEL = 4,    // the thread was in the kernel
+    RECORD_MISSING = 16,     // `stop_address` was not in memory, and no walk can be put off: the loader brings it in for the next sample
     RECORD_NOT_RESUMED = 8,  // the deferred walk never ran: the thread was blocked to the end, exited, or its registers had changed
 };
 

@@ -45,6 +45,7 @@ class RecordFlag(enum.IntFlag):
     COMPAT = 2
     IN_KERNEL = 4
     NOT_RESUMED = 8
+    MISSING = 16
 
 
 @dataclass(frozen=True, slots=True)
