@@ -263,7 +263,9 @@ def end_command(command: Command | None, ending: Ending) -> int | None:
         return command.wait()
     command.send(signal.SIGTERM)
     ended = wait_for(command, GRACE_SECONDS)
-    return command.wait() if ended and ending.why == "interrupted" else 0
+    if ending.why != "interrupted" or ending.signal is None:
+        return 0
+    return command.wait() if ended else 128 + ending.signal
 
 
 def wait_for(command: Command, seconds: float) -> bool:
