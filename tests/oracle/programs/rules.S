@@ -8,6 +8,7 @@ _start:
         .cfi_undefined rip
         xor %ebp, %ebp
         call runs
+        call middle_of_last
         mov $60, %eax
         xor %edi, %edi
         syscall
@@ -28,7 +29,7 @@ runs:
 .Lback:
         call middle_of_skewed
         call middle_of_low
-        call middle_of_last
+        call middle_of_end
         add $40, %rsp
         .cfi_adjust_cfa_offset -40
         ret
@@ -131,11 +132,33 @@ low:
         .cfi_endproc
         .size low, .-low
 
+# R6: a row without a return address, in the middle of a program.
+        .type middle_of_end, @function
+middle_of_end:
+        .cfi_startproc
+        call end
+        ret
+        .cfi_endproc
+        .size middle_of_end, .-middle_of_end
+
+        .type end, @function
+end:
+        .cfi_startproc
+        nop
+        .cfi_remember_state
+        .cfi_undefined rip
+        nop
+        nop
+        .cfi_restore_state
+        ret
+        .cfi_endproc
+        .size end, .-end
+
 # R3: the last instruction of `calls_last` is a call that does not return; the address behind it belongs to the next function, whose frame is smaller.
         .type middle_of_last, @function
 middle_of_last:
         .cfi_startproc
-        mov %rsp, %rbx                  # where `leaves` goes back to
+        mov %rsp, %rbx                  # `leaves` finds its way back here
         call calls_last
         ret
         .cfi_endproc
@@ -144,7 +167,7 @@ middle_of_last:
         .type calls_last, @function
 calls_last:
         .cfi_startproc
-        mov 56(%rsp), %rax              # the address in `_start`, kept like any value
+        mov 8(%rsp), %rax               # the address in `_start`, kept like any value
         push %rax
         .cfi_adjust_cfa_offset 8
         call leaves
@@ -164,8 +187,7 @@ leaves:
         .cfi_startproc
         nop
         nop
-        mov %rbx, %rsp
-        .cfi_def_cfa_offset 8
+        lea -8(%rbx), %rsp
         ret
         .cfi_endproc
         .size leaves, .-leaves
