@@ -108,13 +108,13 @@ class Views:
             "tree": joint((first, before), (second, after), shape(query)),
         }
 
-    def export(self, query: Query) -> tuple[str, Iterator[bytes]]:
+    def export(self, query: Query) -> tuple[str, bytes]:
         """The samples that pass in another format, and a name for the file."""
         query.check(("file", "format", "by", "marks"))
         _one, profile = self._chosen(query)
         name = query.choice("format", tuple(FORMATS))
         options = Options(marks=query.flag("marks", default=True), by=cast("Grouping", query.choice("by", GROUPINGS)))
-        return f"recording{FORMATS[name].suffixes[0]}", FORMATS[name].chunks(profile, options)
+        return f"recording{FORMATS[name].suffixes[0]}", b"".join(FORMATS[name].chunks(profile, options))
 
     def _chosen(self, query: Query) -> tuple[Opened, Profile]:
         one = self._opened(query, "file")
@@ -175,8 +175,7 @@ def _json(view: Callable[[Query], Json]) -> Callable[[Request], object]:
 def _download(views: Views) -> Callable[[Request], object]:
     async def answer(request: Request) -> Response:
         try:
-            name, chunks = views.export(_query(request))
-            content = await run_in_threadpool(lambda: b"".join(chunks))
+            name, content = await run_in_threadpool(views.export, _query(request))
         except UnspoolError as error:
             return _error(error)
         return Response(content, media_type="application/octet-stream", headers={"content-disposition": f'attachment; filename="{name}"'})

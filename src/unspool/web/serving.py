@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 
 from unspool.errors import BadRequest, NotPermitted
+from unspool.export.formats import FORMATS
 from unspool.web.access import Access, App, Guard, new_token
 from unspool.web.app import application
 from unspool.web.opened import Opened
@@ -125,12 +126,24 @@ def link(place: Place, access: Access) -> str:
     return f"http://{host}:{access.port}/?token={access.token}"
 
 
+WARM = (
+    "/",
+    "/nothing",
+    *(f"/api/{name}" for name in ("summary", "choices", "tree", "functions", "sandwich", "timeline", "quality", "diff")),
+)
+NO_PROCESS = b"pid=-1"
+
+
 async def warm(app: App, access: Access) -> None:
-    """Ask every view once."""
-    for path in ("/", *(f"/api/{name}" for name in ("summary", "choices", "tree", "functions", "timeline", "quality", "diff", "nothing"))):
-        headers = [(b"host", f"localhost:{access.port}".encode()), (b"authorization", f"Bearer {access.token}".encode())]
-        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": headers, "root_path": "", "scheme": "http"}
-        await app({**scope, "server": ("localhost", access.port), "client": ("localhost", 0), "http_version": "1.1"}, _receive, _drop)
+    """Ask for every view and format once, of no sample, so that it costs nothing but the imports."""
+    asked = [(path, NO_PROCESS) for path in WARM] + [("/api/export", NO_PROCESS + f"&format={name}".encode()) for name in FORMATS]
+    headers = [(b"host", f"localhost:{access.port}".encode()), (b"authorization", f"Bearer {access.token}".encode())]
+    fixed = {"type": "http", "method": "GET", "headers": headers, "root_path": "", "scheme": "http", "http_version": "1.1"}
+    for path, query in asked:
+        # A view that fails, fails again when somebody asks for it, and says so then.
+        with contextlib.suppress(Exception):
+            scope = {**fixed, "path": path, "query_string": query, "server": ("localhost", access.port), "client": ("localhost", 0)}
+            await app(scope, _receive, _drop)
 
 
 async def _receive() -> dict[str, Any]:

@@ -1,0 +1,240 @@
+"""The page in a real browser: what is seen, clicked, typed and kept in the address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from export.browser import complaints, wait_for
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
+from web.serving import Server, serving
+from web.stories import EVIL, hostile
+
+# A browser may not come up on a machine that is too busy.
+pytestmark = pytest.mark.flaky(reruns=2, reruns_delay=1)
+ROW = 19
+Show = Callable[[str], webdriver.Chrome]
+
+
+@pytest.fixture
+def show(browser: webdriver.Chrome, server: Server) -> Show:
+    """Opens the page in that state; the token came before, once."""
+
+    def opened(state: str) -> webdriver.Chrome:
+        browser.get(server.link)
+        browser.get(f"http://{server.host}/#{state}")
+        browser.refresh()
+        wait_for(browser, lambda driver: driver.find_elements(By.ID, "summary"))
+        return browser
+
+    return opened
+
+
+def text(driver: webdriver.Chrome, selector: str) -> str:
+    found = driver.find_elements(By.CSS_SELECTOR, selector)
+    return str(found[0].get_attribute("textContent")) if found else ""
+
+
+def canvas(driver: webdriver.Chrome, name: str) -> str:
+    """What the flame graph says of itself; empty before it is drawn."""
+    found = driver.find_elements(By.CSS_SELECTOR, ".flame canvas")
+    return str(found[0].get_attribute(f"data-{name}") or "") if found else ""
+
+
+def drawn(driver: webdriver.Chrome) -> webdriver.Chrome:
+    wait_for(driver, lambda found: canvas(found, "drawn") not in {"", "0"})
+    return driver
+
+
+def click_box(driver: webdriver.Chrome, across: float, level: int) -> ActionChains:
+    """The mouse over a part of the picture's width, on that level from the top."""
+    picture = driver.find_element(By.CSS_SELECTOR, ".flame canvas")
+    x, y = int(picture.size["width"] * (across - 0.5)), int(level * ROW + ROW // 2 - picture.size["height"] / 2)
+    return ActionChains(driver).move_to_element_with_offset(picture, x, y)
+
+
+def test_the_page_is_drawn_without_complaint(show: Show) -> None:
+    driver = drawn(show(""))
+    assert "10 samples in 1.0 s, 3 lost" == text(driver, "#summary")
+    assert "✓ 88.9 % reliable, 88.9 % whole, ✂ 11.1 % cut" in text(driver, "#facts")
+    assert "token" not in driver.current_url
+    assert [] == complaints(driver)
+    pixels = driver.execute_script(
+        "const c = document.querySelector('.flame canvas'); const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        "const s = new Set(); for (let i = 0; i < d.length; i += 4) s.add(d[i] + ',' + d[i + 1] + ',' + d[i + 2]); return [...s];"
+    )
+    assert {"240,176,65", "124,196,236", "92,192,160"} <= set(pixels), "program, library and kernel have their colours"
+
+
+def test_a_click_zooms_escape_and_back_undo_it(show: Show) -> None:
+    driver = drawn(show(""))
+    click_box(driver, 0.2, 3).click().perform()
+    wait_for(driver, lambda found: canvas(found, "focus") not in {"", "0"})
+    assert text(driver, ".detail").startswith("work (demo)\n5 samples, 50.00 %; self 0, 0.00 %\n/src/demo.c:20")
+    assert "focus=" in driver.current_url
+    driver.back()
+    wait_for(driver, lambda found: canvas(found, "focus") == "0")
+    driver.forward()
+    wait_for(driver, lambda found: canvas(found, "focus") != "0")
+    ActionChains(driver).send_keys(Keys.ESCAPE).perform()
+    wait_for(driver, lambda found: canvas(found, "focus") == "0")
+
+
+def test_search_shows_the_share_of_what_matches(show: Show) -> None:
+    driver = drawn(show(""))
+    ActionChains(driver).send_keys("/").perform()
+    ActionChains(driver).send_keys("leaf").perform()
+    wait_for(driver, lambda found: text(found, "#matches") == "70.00 % matches")
+    assert "search=leaf" in driver.current_url
+    driver.refresh()
+    wait_for(driver, lambda found: text(found, "#matches") == "70.00 % matches")
+
+
+def test_letters_zoom_and_move(show: Show) -> None:
+    driver = drawn(show(""))
+    ActionChains(driver).send_keys("w").perform()
+    wait_for(driver, lambda found: float(canvas(found, "width")) == pytest.approx(7))
+    ActionChains(driver).send_keys("s").perform()
+    wait_for(driver, lambda found: float(canvas(found, "width")) == pytest.approx(10))
+
+
+def test_arrows_reach_every_box(show: Show) -> None:
+    driver = drawn(show(""))
+    for key, expected in (
+        (Keys.ARROW_DOWN, "demo\n"),
+        (Keys.ARROW_DOWN, "main"),
+        (Keys.ARROW_RIGHT, "[cut: no-unwind-info in libfoo.so]"),
+        (Keys.ARROW_DOWN, "libfoo.so+0x9000"),
+    ):
+        ActionChains(driver).send_keys(key).perform()
+        wait_for(driver, lambda found, expected=expected: text(found, ".detail").startswith(expected))
+    assert "not whole" in text(driver, ".detail")
+
+
+def test_numbers_choose_the_views(show: Show) -> None:
+    driver = drawn(show(""))
+    for key, selector in (("2", "#functions"), ("3", ".sandwich"), ("4", "#proof"), ("5", "#changes"), ("1", "#whole")):
+        ActionChains(driver).send_keys(key).perform()
+        wait_for(driver, lambda found, selector=selector: found.find_elements(By.CSS_SELECTOR, selector))
+    assert [] == complaints(driver)
+
+
+def test_the_table_sorts_and_a_row_leads_to_the_sandwich(show: Show) -> None:
+    driver = show("view=table")
+    wait_for(driver, lambda found: text(found, "#functions tbody tr").startswith("70.00 %70.00 %77leaf"))
+    driver.find_element(By.XPATH, "//th/button[starts-with(., 'Total')]").click()
+    wait_for(driver, lambda found: "main" in text(found, "#functions tbody tr"))
+    driver.find_element(By.XPATH, "//td[contains(., 'work')]").click()
+    wait_for(driver, lambda found: text(found, ".layers h2").startswith("work 50.00 % of all samples"))
+    wait_for(driver, lambda found: len(found.find_elements(By.CSS_SELECTOR, ".layers canvas[data-drawn]")) == 2)
+    assert "function=work" in driver.current_url
+
+
+def test_a_filter_is_chosen_shown_kept_and_taken_away(show: Show) -> None:
+    driver = drawn(show(""))
+    Select(driver.find_element(By.ID, "filter")).select_by_value("comm")
+    wait_for(driver, lambda found: found.find_elements(By.XPATH, "//li/button[contains(., 'kworker')]"))
+    driver.find_element(By.XPATH, "//li/button[contains(., 'kworker')]").click()
+    wait_for(driver, lambda found: text(found, "#summary").startswith("1 samples of 10"))
+    assert "comm=kworker" in driver.current_url
+    driver.refresh()
+    wait_for(driver, lambda found: text(found, "#summary").startswith("1 samples of 10"))
+    driver.find_element(By.CSS_SELECTOR, ".chip button").click()
+    wait_for(driver, lambda found: text(found, "#summary").startswith("10 samples in"))
+
+
+def test_dragging_over_the_timeline_chooses_a_time(show: Show) -> None:
+    driver = drawn(show(""))
+    strip = driver.find_element(By.ID, "timeline")
+    wait_for(driver, lambda found: found.find_element(By.ID, "timeline").get_attribute("data-most") == "1")
+    width = strip.size["width"]
+    chain = ActionChains(driver).move_to_element_with_offset(strip, int(-width * 0.25), 0).click_and_hold()
+    chain.move_by_offset(int(width * 0.5), 0).release().perform()
+    wait_for(driver, lambda found: text(found, "#summary").startswith("5 samples of 10"))
+    assert "from=0.2" in driver.current_url
+    ActionChains(driver).move_to_element_with_offset(strip, 0, 0).click().perform()
+    wait_for(driver, lambda found: text(found, "#summary").startswith("10 samples in"))
+
+
+@pytest.mark.parametrize("series", ["ending", "process", "cpu", "trigger"])
+def test_the_timeline_can_be_split(show: Show, series: str) -> None:
+    driver = show(f"series={series}")
+    names = {"ending": "whole 8", "process": "kworker/0:1 1", "cpu": "CPU 1 5", "trigger": "cpu 10"}
+    wait_for(driver, lambda found: names[series] in text(found, ".timeline"))
+
+
+def test_data_quality_names_causes_and_leads_to_their_samples(show: Show) -> None:
+    driver = show("view=quality")
+    wait_for(driver, lambda found: "no-unwind-info" in text(found, "#causes"))
+    assert "✓ proved88.89 %8" in text(driver, "#proof")
+    assert "libfoo.so" in text(driver, "#unnamed")
+    driver.find_element(By.CSS_SELECTOR, "#causes td button").click()
+    wait_for(driver, lambda found: text(found, "#summary").startswith("1 samples of 10"))
+    drawn(driver)
+    assert "stop=no-unwind-info" in driver.current_url
+
+
+def test_the_difference_of_two_recordings(show: Show) -> None:
+    driver = drawn(show("view=diff&by=none"))
+    wait_for(driver, lambda found: "+60.00" in text(found, "#changes tbody tr"))
+    click_box(driver, 0.1, 1).perform()
+    wait_for(driver, lambda found: text(found, ".tip").startswith("main (demo)\nbefore 80.00 %, after 100.00 %: +20.00 points"))
+    assert [] == complaints(driver)
+
+
+def test_dark_is_kept(show: Show) -> None:
+    driver = drawn(show(""))
+    before = driver.execute_script("return document.documentElement.classList.contains('dark')")
+    driver.find_element(By.ID, "theme").click()
+    driver.refresh()
+    drawn(driver)
+    assert before is not driver.execute_script("return document.documentElement.classList.contains('dark')")
+    driver.execute_script("localStorage.clear()")
+
+
+def test_the_keys_are_explained(show: Show) -> None:
+    driver = drawn(show(""))
+    ActionChains(driver).send_keys("?").perform()
+    wait_for(driver, lambda found: "double click" in text(found, ".help"))
+    ActionChains(driver).send_keys(Keys.ESCAPE).perform()
+    wait_for(driver, lambda found: not found.find_elements(By.CSS_SELECTOR, ".help"))
+
+
+def test_without_the_cookie_the_page_says_what_to_do(browser: webdriver.Chrome, server: Server) -> None:
+    browser.get(server.link)
+    browser.delete_all_cookies()
+    browser.get(f"http://{server.host}/")
+    assert "open the address that `unspool serve` printed" in text(browser, "body")
+
+
+def test_names_are_text_and_never_markup(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    with serving(hostile(tmp_path / "evil.unspool"), hostile(tmp_path / "again.unspool")) as running:
+        browser.get(running.link)
+        drawn(browser)
+        click_box(browser, 0.5, 1).perform()
+        wait_for(browser, lambda found: EVIL in text(found, ".tip"))
+        Select(browser.find_element(By.ID, "filter")).select_by_value("on")
+        wait_for(browser, lambda found: EVIL in text(found, ".choices"))
+        for view, selector in (("table", "#functions"), ("sandwich", "#functions"), ("quality", "#causes")):
+            browser.get(f"http://{running.host}/#view={view}&series=trigger")
+            part = EVIL.rpartition("/")[2] if view == "quality" else EVIL
+            wait_for(browser, lambda found, selector=selector, part=part: part in text(found, selector))
+        assert "Unspool" == browser.title
+        assert [] == browser.find_elements(By.TAG_NAME, "img")
+        assert 1 == len(browser.find_elements(By.TAG_NAME, "script"))
+
+
+def test_the_policy_stops_what_would_get_in(show: Show) -> None:
+    """Even markup that got into the page could not run."""
+    driver = drawn(show(""))
+    driver.execute_script(
+        "const s = document.createElement('script'); s.textContent = 'document.title = \"owned\"'; document.body.append(s)"
+    )
+    driver.execute_script("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title = 1\">')")
+    wait_for(driver, lambda found: any("Content Security Policy" in line or "CSP" in line for line in complaints(found)))
+    assert "Unspool" == driver.title

@@ -1,0 +1,64 @@
+"""Samples chosen in memory are the ones that SQL chooses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from store.recordings import small
+
+from unspool.model.verdict import Stop, Verdict
+from unspool.profile.columns import Profile
+from unspool.profile.filters import EVERYTHING, Filter
+from unspool.store.load import load
+from unspool.store.reader import open_recording
+from unspool.web.selection import select
+
+filters = st.builds(
+    Filter,
+    pids=st.sampled_from([(), (10,), (20,), (10, 20), (99,)]),
+    tids=st.sampled_from([(), (), (10,), (11, 20)]),
+    comms=st.sampled_from([(), (), ("demo",), ("h*r",), ("kworker/?:1",), ("[d]emo", "x")]),
+    modules=st.sampled_from([(), (), ("libfoo.so",), ("/usr/bin/*",), ("[[]kernel]",)]),
+    triggers=st.sampled_from([(), (), ("cpu",), ("c*",), ("cpu:x",)]),
+    cpus=st.sampled_from([(), (), (0,), (0, 1), (7,)]),
+    verdicts=st.sampled_from([(), (), (Verdict.RELIABLE,), (Verdict.UNRELIABLE, Verdict.NONE)]),
+    endings=st.sampled_from([(), (), ("whole",), ("cut", "none")]),
+    stops=st.sampled_from([(), (), (Stop.NO_UNWIND_INFO,), (Stop.END_PROCESS_ENTRY, Stop.CYCLE)]),
+    since=st.sampled_from([None, None, 0.0, 0.2, 0.35]),
+    until=st.sampled_from([None, None, 0.2, 0.9, 0.0]),
+)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small(tmp_path_factory.mktemp("selection") / "a.unspool")
+
+
+@pytest.fixture(scope="module")
+def whole(recording: Path) -> Profile:
+    with open_recording(recording) as opened:
+        return load(opened, timed=True)
+
+
+def rows(profile: Profile) -> list[tuple[int, ...]]:
+    counted = profile.counted
+    return sorted(zip(*(getattr(counted, name).tolist() for name in ("task", "event", "stack", "count", "weight")), strict=True))
+
+
+@given(only=filters)
+def test_memory_and_sql_choose_the_same_samples(recording: Path, whole: Profile, only: Filter) -> None:
+    with open_recording(recording) as opened:
+        expected = load(opened, only, timed=True)
+    found = select(whole, only)
+    assert rows(expected) == rows(found)
+    assert expected.timed is not None
+    assert found.timed is not None
+    assert expected.timed.time_ns.tolist() == found.timed.time_ns.tolist()
+    assert expected.timed.stack.tolist() == found.timed.stack.tolist()
+
+
+def test_without_a_filter_everything_passes(whole: Profile) -> None:
+    assert rows(whole) == rows(select(whole, EVERYTHING))

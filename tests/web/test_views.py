@@ -1,0 +1,185 @@
+"""What the page is told, in numbers that are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from web.serving import Server
+
+from unspool.export.formats import FORMATS
+
+
+def boxes(tree: dict[str, Any]) -> dict[tuple[str, ...], tuple[int, int]]:
+    """Each box's path of names, with its self and total."""
+    found: dict[tuple[str, ...], tuple[int, int]] = {}
+    paths: list[tuple[str, ...]] = []
+    for box, back in enumerate(tree["parent"]):
+        name = tree["name"][tree["function"][box]]
+        path = (*paths[box - back], name) if box else ()
+        paths.append(path)
+        found[path] = (tree["own"][box], tree["total"][box])
+    return found
+
+
+def test_the_tree_has_every_sample_once(server: Server) -> None:
+    tree = server.view("tree")
+    found = boxes(tree)
+    assert (0, 10) == found[()]
+    assert (0, 9) == found["demo",]
+    assert (5, 5) == found["demo", "main", "work", "leaf"]
+    assert (2, 2) == found["demo", "main", "leaf", "leaf"]
+    assert (1, 1) == found["demo", "[cut: no-unwind-info in libfoo.so]", "libfoo.so+0x9000"]
+    assert 10 == sum(own for own, _ in found.values())
+    assert 0 == tree["left_out"]
+    assert "/src/demo.c:30" in tree["place"]
+
+
+def test_the_tree_can_begin_with_what_ran(server: Server) -> None:
+    found = boxes(server.view("tree", by="none", inverted=1, marks=0))
+    assert (0, 7) == found["leaf",]
+    assert (0, 5) == found["leaf", "work"]
+    assert (5, 5) == found["leaf", "work", "main"]
+    assert (2, 2) == found["leaf", "leaf", "main"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "samples"),
+    [
+        ({"pid": 20}, 1),
+        ({"tid": "11"}, 4),
+        ({"cpu": 1}, 5),
+        ({"comm": "kworker*"}, 1),
+        ({"on": "cpu"}, 10),
+        ({"module": "libfoo.so"}, 2),
+        ({"verdict": "unreliable"}, 1),
+        ({"stop": "no-unwind-info"}, 1),
+        ({"ending": "none"}, 1),
+        ({"from": 0.2, "to": 0.5}, 3),
+        ({"pid": [10, 20], "cpu": "0,1"}, 10),
+    ],
+)
+def test_every_filter_reaches_every_view(server: Server, filters: dict[str, object], samples: int) -> None:
+    assert samples == server.view("summary", **filters)["samples"]
+    assert samples == boxes(server.view("tree", **filters))[()][1]
+    assert samples == sum(server.view("functions", **filters)["own"])
+    assert samples == server.view("quality", **filters)["samples"]
+
+
+def test_a_filter_that_nothing_passes_leaves_nothing(server: Server) -> None:
+    assert 0 == server.view("tree", pid=4711)["total"][0]
+    assert [] == server.view("functions", pid=4711)["own"]
+    assert 0 == server.view("quality", pid=4711)["samples"]
+    assert [] == server.view("timeline", pid=4711)["series"]
+
+
+def test_the_table_counts_a_recursive_function_once(server: Server) -> None:
+    table = server.view("functions")
+    rows = {name: (own, total) for name, own, total in zip(table["name"], table["own"], table["total"], strict=True)}
+    assert (7, 7) == rows["leaf"]
+    assert (0, 8) == rows["main"]
+    assert (2, 2) == rows["ksys"]
+    assert 10 == table["weight"]
+
+
+def test_the_sandwich_has_callers_above_and_callees_below(server: Server) -> None:
+    found = server.view("sandwich", function="work", **{"in": "/usr/bin/demo"})
+    assert {(): (0, 5), ("work",): (0, 5), ("work", "main"): (5, 5)} == boxes(found["callers"])
+    assert {(): (0, 5), ("work",): (0, 5), ("work", "leaf"): (5, 5)} == boxes(found["callees"])
+
+
+def test_a_recursive_functions_sandwich_begins_with_its_outermost_call(server: Server) -> None:
+    found = server.view("sandwich", function="leaf", **{"in": "/usr/bin/demo"})
+    assert {(): (0, 7), ("leaf",): (0, 7), ("leaf", "work"): (0, 5), ("leaf", "work", "main"): (5, 5), ("leaf", "main"): (2, 2)} == boxes(
+        found["callers"]
+    )
+    assert {(): (0, 7), ("leaf",): (5, 7), ("leaf", "leaf"): (2, 2)} == boxes(found["callees"])
+
+
+def test_a_function_that_is_not_there_is_named(server: Server) -> None:
+    answer = server.ask("/api/sandwich?function=nothing&in=x")
+    assert (400, "no function 'nothing' in 'x'") == (answer.status, answer.json()["error"])
+
+
+@pytest.mark.parametrize(
+    ("series", "expected"),
+    [
+        ("verdict", {"reliable": 8, "unreliable": 1, "none": 1}),
+        ("ending", {"whole": 8, "cut": 1, "none": 1}),
+        ("process", {"demo": 9, "kworker/0:1": 1}),
+        ("cpu", {"CPU 0": 5, "CPU 1": 5}),
+        ("trigger", {"cpu": 10}),
+    ],
+)
+def test_the_timeline_has_every_sample_in_one_series(server: Server, series: str, expected: dict[str, int]) -> None:
+    found = server.view("timeline", series=series, bins=10)
+    assert expected == {one["name"]: sum(one["counts"]) for one in found["series"]}
+    assert [1] * 10 == [sum(counts) for counts in zip(*(one["counts"] for one in found["series"]), strict=True)]
+
+
+def test_the_timeline_keeps_what_lies_outside_the_chosen_time(server: Server) -> None:
+    assert 10 == sum(sum(one["counts"]) for one in server.view("timeline", **{"from": 0.2, "to": 0.3})["series"])
+
+
+def test_quality_says_what_is_proved_and_what_mends_the_rest(server: Server) -> None:
+    found = server.view("quality")
+    assert (8, 0, 1, 1, 3) == (found["proved"], found["assumed"], found["cut"], found["none"], found["lost"])
+    cut = [cause for cause in found["causes"] if cause["ending"] == "cut"]
+    assert [("no-unwind-info", 1, [{"path": "/usr/lib/libfoo.so", "samples": 1}])] == [
+        (cause["stop"], cause["samples"], cause["modules"]) for cause in cut
+    ]
+    assert cut[0]["advice"]
+    assert [("/usr/lib/libfoo.so", 1)] == [(row["path"], row["own"]) for row in found["unnamed"]]
+    assert "debug symbols" in found["unnamed"][0]["advice"]
+
+
+def test_choices_hold_every_value_with_its_samples(server: Server) -> None:
+    found = server.view("choices")
+    assert [["demo", 9], ["kworker/0:1", 1]] == found["comm"]
+    assert [["10 demo", 9], ["20 kworker/0:1", 1]] == found["pid"]
+    assert {"/usr/bin/demo": 8, "/usr/lib/libfoo.so": 2, "[kernel]": 2} == dict(found["module"])
+    assert [["0", 5], ["1", 5]] == found["cpu"]
+    assert {"end-process-entry": 8, "no-unwind-info": 1, "no-user-stack": 1} == dict(found["stop"])
+
+
+def test_the_difference_compares_shares(server: Server) -> None:
+    found = server.view("diff", by="comm", marks=0)
+    rows = dict(
+        zip(found["functions"]["name"], zip(found["functions"]["own_before"], found["functions"]["own_after"], strict=True), strict=True)
+    )
+    assert (0, 0.6) == rows["wait"]
+    assert (0.7, 0.4) == rows["leaf"]
+    tree = found["tree"]
+    shares = {path: (tree["before"][box], tree["after"][box]) for box, path in enumerate(boxes(tree))}
+    assert (1.0, 1.0) == shares[()]
+    assert (0.5, 0.0) == shares["demo", "main", "work"]
+    assert (0.2, 0.4) == shares["demo", "main", "leaf"]
+    assert (0.0, 0.6) == shares["demo", "main", "wait"]
+    assert (0.1, 0.0) == shares["kworker/0:1",]
+
+
+def test_a_recording_does_not_differ_from_itself(server: Server) -> None:
+    found = server.view("diff", before=1, after=1)
+    assert [] == found["functions"]["name"]
+    assert found["tree"]["before"] == found["tree"]["after"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_chosen_samples_can_be_saved_in_every_format(server: Server, name: str) -> None:
+    answer = server.ask(f"/api/export?format={name}&pid=10")
+    assert 200 == answer.status
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert answer.body
+
+
+def test_an_empty_recording_has_views_too(tmp_path: Any) -> None:
+    from store.recordings import HEADER
+    from web.serving import serving
+
+    from unspool.store.writer import Writer
+
+    with Writer(tmp_path / "empty.unspool", HEADER) as writer:
+        writer.finish(0)
+    with serving(tmp_path / "empty.unspool") as running:
+        for view in ("recordings", "summary", "choices", "tree", "functions", "timeline", "quality", "diff"):
+            assert running.view(view)
