@@ -44,6 +44,15 @@ def test_nothing_runs_before_the_release(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
+def test_a_command_that_ended_before_its_release_has_its_status() -> None:
+    """The terminal gives Ctrl-C to the waiting command too."""
+    with closing(Command(["true"])) as command:
+        signal.pidfd_send_signal(command.pidfd, signal.SIGKILL)
+        assert 128 + signal.SIGKILL == command.wait()
+        command.release()
+        assert 128 + signal.SIGKILL == command.poll()
+
+
 def test_a_command_that_is_not_there_is_said_at_once() -> None:
     with pytest.raises(CommandFailed) as caught:
         Command(["no-such-command-here"])

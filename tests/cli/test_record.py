@@ -14,7 +14,7 @@ from unspool.cli.main import parser_for
 from unspool.cli.recording_summary import progress_line, share, summary
 from unspool.errors import BadRequest
 from unspool.model.verdict import Stop, Verdict
-from unspool.session.recording import Plan, Progress, request_of, watched_processes
+from unspool.session.recording import Plan, Progress, check_rate, request_of, ring_bytes, watched_processes
 
 
 def parsed(line: str) -> argparse.Namespace:
@@ -70,6 +70,20 @@ def test_a_plan_becomes_a_request() -> None:
     whole = Plan(Path("out"), everything=True)
     assert (True, None) == (request_of(whole, None).everything, watched_processes(whole, None))
     assert not request_of(Plan(Path("out"), tids=(5,)), None).follow
+
+
+def test_the_ring_has_room_for_some_seconds_within_bounds() -> None:
+    sizes = [ring_bytes(Plan(Path("out"), frequency=rate)) for rate in (1, 99, 4999, 50000)]
+    assert sorted(sizes) == sizes
+    assert all(size & (size - 1) == 0 and 8 << 20 <= size <= 256 << 20 for size in sizes)
+
+
+def test_a_rate_that_the_kernel_does_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unspool.session.recording.read_file", lambda _: b"1000\n")
+    check_rate(Plan(Path("out"), frequency=1000))
+    with pytest.raises(BadRequest) as caught:
+        check_rate(Plan(Path("out"), frequency=1001))
+    assert "sysctl" in caught.value.hint
 
 
 def test_the_summary_says_how_much_is_whole_and_why_the_rest_is_cut() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -51,7 +52,8 @@ class Command:
 
     def __init__(self, arguments: Sequence[str], *, user: User | None = None) -> None:
         """Fork the child, to run as `user` (default: as we are); CommandFailed when there is no such program."""
-        if shutil.which(arguments[0]) is None:
+        path = shutil.which(arguments[0])
+        if path is None:
             raise CommandFailed(f"there is no command {arguments[0]!r}", hint="Give its path, or put its directory into PATH.")
         self.arguments = tuple(arguments)
         gate, self._gate = os.pipe2(os.O_CLOEXEC)
@@ -61,7 +63,7 @@ class Command:
             # Else the child would hold its own gate open, and wait for ever when we are killed.
             os.close(self._gate)
             os.close(self._failure)
-            _run(self.arguments, user, gate, failure)
+            _run(path, self.arguments, user, gate, failure)
         os.close(gate)
         os.close(failure)
         self.pidfd = os.pidfd_open(self.pid)
@@ -69,7 +71,9 @@ class Command:
 
     def release(self) -> None:
         """Let the command run; CommandFailed when the kernel cannot execute it."""
-        os.write(self._gate, b"g")
+        # It may have ended already: the terminal gives Ctrl-C to it too.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._gate, b"g")
         os.close(self._gate)
         self._gate = -1
         answer = os.read(self._failure, _ERRNO.size)
@@ -115,22 +119,25 @@ def _shell_status(status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _run(arguments: Sequence[str], user: User | None, gate: int, failure: int) -> None:
-    """In the child: wait, become the user, run the program; never returns."""
+def _run(path: str, arguments: Sequence[str], user: User | None, gate: int, failure: int) -> None:
+    """In the child: become the user, wait, run the program; never returns.
+
+    What runs between the gate and the program is ours, and is sampled as if it was the command's: it is one system call.
+    """
     try:
         # The terminal sends Ctrl-C to this process too: before its program runs it must not print Python's traceback.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
-        if os.read(gate, 1) != b"g":
-            os._exit(NOT_FOUND)
         environment = dict(os.environ)
         if user is not None:
             os.initgroups(user.name, user.gid)
             os.setgid(user.gid)
             os.setuid(user.uid)
             environment |= {"HOME": user.home, "USER": user.name, "LOGNAME": user.name}
-        os.execvpe(arguments[0], list(arguments), environment)  # noqa: S606 (the user's own command)
+        words = list(arguments)
+        if os.read(gate, 1) == b"g":
+            os.execve(path, words, environment)  # noqa: S606 (the user's own command)
     except OSError as error:
         os.write(failure, _ERRNO.pack(error.errno or 0))
     finally:

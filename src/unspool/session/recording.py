@@ -21,7 +21,7 @@ from unspool.capture.recorder import Recorder
 from unspool.capture.request import Request
 from unspool.capture.sideband import Sideband, online_cpus
 from unspool.capture.triggers import Trigger
-from unspool.errors import RecordingError
+from unspool.errors import BadRequest, RecordingError
 from unspool.model.verdict import PROOFS, Trust
 from unspool.session.recording_names import name_frames
 from unspool.store.place import wal_of
@@ -118,6 +118,7 @@ class Recording:
         from unspool.store.header import Header
         from unspool.store.writer import Writer
 
+        check_rate(plan)
         self.plan = plan
         self.command = command
         self.progress = Progress(plan.output)
@@ -226,6 +227,14 @@ def raise_priority(*, back: bool = False) -> None:
     """Get a CPU before others do: a recorder that waits for one while the kernel's ring fills up loses samples. Allowed to root only."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, 0 if back else NICE)
+
+
+def check_rate(plan: Plan) -> None:
+    """BadRequest when the kernel takes no such rate."""
+    most = int(read_file("/proc/sys/kernel/perf_event_max_sample_rate") or plan.frequency)
+    if plan.trigger.kind == "cpu" and plan.frequency > most:
+        hint = f"Give a lower rate with -F, or: sysctl kernel.perf_event_max_sample_rate={plan.frequency}"
+        raise BadRequest(f"the kernel takes at most {most} samples a second", hint=hint)
 
 
 def request_of(plan: Plan, command: Command | None) -> Request:
