@@ -95,6 +95,7 @@ function FlameView({ state, onMatches }: { state: State; onMatches: (text: strin
         <label><input type="checkbox" id="flip" checked={state.get("flip") === "1"} onChange={(event) => change({ flip: event.currentTarget.checked ? "1" : null })} /> flames upwards</label>
         <label><input type="checkbox" id="inverted" checked={inverted === "1"} onChange={(event) => change({ inverted: event.currentTarget.checked ? "1" : null, focus: null })} /> begin with what ran</label>
         <label><input type="checkbox" id="marks" checked={marks === "1"} onChange={(event) => change({ marks: event.currentTarget.checked ? null : "0", focus: null })} /> stacks that are not whole apart</label>
+        <Save state={state} by={by} />
         <button type="button" id="whole" title="Esc" onClick={() => change({ focus: null })}>Whole picture</button>
         <span class="grow" />
         {Object.entries(KINDS).filter(([kind]) => kinds.has(kind)).map(([kind, { label }]) => <span class="key" key={kind}><i class={`k-${kind}`} />{label}</span>)}
@@ -103,6 +104,21 @@ function FlameView({ state, onMatches }: { state: State; onMatches: (text: strin
       {data ? data.total[0] ? <Flame data={data} search={state.get("search")} flip={state.get("flip") === "1"} focus={Number(state.get("focus", "0"))} label="Flame graph" unit="samples"
         onFocus={(box) => change({ focus: box ? String(box) : null })} onMatches={onMatches} onPick={pickFunction} /> : <p class="wait">No sample passes the filters.</p> : <Wait of={loaded} />}
     </>
+  );
+}
+
+const FORMATS = ["folded", "svg", "html", "pprof", "otlp", "speedscope", "firefox", "perf-script", "chrome-trace", "parquet"];
+
+// The chosen samples as a file of another format; the page stays where it is.
+function Save({ state, by }: { state: State; by: string }) {
+  const save = (format: string) => {
+    if (format) location.assign(`/api/export?${new URLSearchParams([["format", format], ["file", state.file], ["by", by], ...state.filter()])}`);
+  };
+  return (
+    <select id="save" aria-label="Save these samples as" value="" onChange={(event) => { save(event.currentTarget.value); event.currentTarget.value = ""; }}>
+      <option value="">Save as…</option>
+      {FORMATS.map((format) => <option key={format} value={format}>{format}</option>)}
+    </select>
   );
 }
 
