@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 
-from measure import Bench, Figure, running
+from measure import PROGRAMS, ROOT, UNSPOOL, Bench, Figure, running
 
 from unspool.model.thread import Thread
 from unspool.native import Walker, structures, walker
@@ -76,4 +77,17 @@ def _perf_script(bench: Bench) -> float:
     return len(re.findall(r"^\s+[0-9a-f]+", text, re.MULTILINE)) / taken / 1e6
 
 
-PARTS: dict[str, Callable[[Bench, int], Iterator[Figure]]] = {"library": library}
+def lookup(bench: Bench, rounds: int) -> Iterator[Figure]:
+    """Rows found with nothing kept between lookups: SFrame's against CFI's, in the same file at the same addresses."""
+    program, file = bench.folder / "lookup", bench.folder / "python3.sframe"
+    source = PROGRAMS / "lookup.c"
+    subprocess.run(["gcc", "-O2", f"-I{ROOT / 'native'}", "-o", program, source, ROOT / "native" / "library.c"], check=True)
+    subprocess.run([UNSPOOL, "sframe", "make", "/usr/bin/python3.11", "-o", file], check=True, capture_output=True)
+    found = [json.loads(subprocess.run([program, file, "2"], check=True, capture_output=True).stdout) for _ in range(rounds)]
+    ns = [[figures[f"{kind}_ns"] for figures in found] for kind in ("sframe", "cfi")]
+    reads = [[figures[f"{kind}_reads"] for figures in found] for kind in ("sframe", "cfi")]
+    yield Figure("uncached lookup, SFrame", "ns", ns[0], ns[1], "uncached lookup, .eh_frame", "< 1")
+    yield Figure("memory reads of it, SFrame", "reads", reads[0], reads[1], "the same, .eh_frame")
+
+
+PARTS: dict[str, Callable[[Bench, int], Iterator[Figure]]] = {"library": library, "lookup": lookup}
