@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import defaultdict, deque
 from types import TracebackType
@@ -68,7 +69,8 @@ def kernel_walk() -> KernelWalk | None:
     """The walk in the kernel, None where the sampler cannot be loaded."""
     try:
         return KernelWalk()
-    except UnspoolError:
+    except UnspoolError as error:
+        print(f"in-kernel: not scored, {str(error).splitlines()[0]}", file=sys.stderr)
         return None
 
 

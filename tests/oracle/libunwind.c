@@ -91,7 +91,9 @@ static int bias_of(struct module *m, uint64_t *bias, const Elf64_Phdr **hdr)
     for (int i = 0; i < elf->e_phnum; i++) {
         if (ph[i].p_type == PT_GNU_EH_FRAME)
             *hdr = &ph[i];
-        if (ph[i].p_type == PT_LOAD && m->offset >= (ph[i].p_offset & ~0xfffull) && m->offset < ph[i].p_offset + ph[i].p_filesz && !found) {
+        uint64_t first = ph[i].p_offset & ~0xfffull; /* lld's segments share pages: the one that begins at the mapping is the one */
+        int inside = m->offset >= first && m->offset < ph[i].p_offset + ph[i].p_filesz;
+        if (ph[i].p_type == PT_LOAD && (m->offset == first || (inside && !found))) {
             *bias = m->start - (m->offset - ph[i].p_offset + ph[i].p_vaddr);
             found = 1;
         }
