@@ -6,6 +6,7 @@ import json
 import mimetypes
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, cast
@@ -35,6 +36,8 @@ SERIES = ("verdict", "ending", "process", "cpu", "trigger")
 SHAPE = ("by", "marks", "inverted")
 MOST_BINS = 2000
 MOST_CHANGES = 5000
+ANSWERS_KEPT = 4
+"""Of each view, as text: going back and forth between views asks the same again."""
 
 
 class Views:
@@ -162,12 +165,16 @@ def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]
 
 
 def _json(view: Callable[[Query], Json]) -> Callable[[Request], object]:
+    @lru_cache(ANSWERS_KEPT)
+    def answered(query: Query) -> bytes:
+        return json.dumps(view(query), separators=(",", ":")).encode()
+
     async def answer(request: Request) -> Response:
         try:
-            text = await run_in_threadpool(lambda: json.dumps(view(_query(request)), separators=(",", ":")))
+            content = await run_in_threadpool(answered, _query(request))
         except UnspoolError as error:
             return _error(error)
-        return Response(text, media_type="application/json")
+        return Response(content, media_type="application/json")
 
     return answer
 

@@ -132,11 +132,14 @@ WARM = (
     *(f"/api/{name}" for name in ("summary", "choices", "tree", "functions", "sandwich", "timeline", "quality", "diff")),
 )
 NO_PROCESS = b"pid=-1"
+FIRST = (("/api/recordings", b""), ("/api/summary", b"file=0"), ("/api/tree", b"file=0&by=comm&inverted=0&marks=1"))
+"""What the page asks for first; the answers are kept, so that it does not wait for them."""
 
 
 async def warm(app: App, access: Access) -> None:
-    """Ask for every view and format once, of no sample, so that it costs nothing but the imports."""
-    asked = [(path, NO_PROCESS) for path in WARM] + [("/api/export", NO_PROCESS + f"&format={name}".encode()) for name in FORMATS]
+    """Ask for the first page, and for every view and format once, of no sample, so that it costs nothing but the imports."""
+    asked = [*FIRST, *((path, NO_PROCESS) for path in WARM)]
+    asked += [("/api/export", NO_PROCESS + f"&format={name}".encode()) for name in FORMATS]
     headers = [(b"host", f"localhost:{access.port}".encode()), (b"authorization", f"Bearer {access.token}".encode())]
     fixed = {"type": "http", "method": "GET", "headers": headers, "root_path": "", "scheme": "http", "http_version": "1.1"}
     for path, query in asked:
