@@ -6,11 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from live.recorded import record, rows
+from live.recorded import PROGRAM, record, rows
 from peer_stacks import gdb_stacks
 from sframe_toolchain import Toolchain
 
 from unspool.cli.main import main
+from unspool.formats.elf import Elf
 
 pytestmark = pytest.mark.live
 
@@ -83,3 +84,22 @@ def test_system_programs_are_recorded_through_sframe_alone(tmp_path: Path) -> No
         stacks = rows(output, f"SELECT DISTINCT k.frames[len(k.frames) - 3:] {perl} AND k.ending = 'whole' AND len(k.frames) > 8")
         outermost.append({tuple(names.get(frame, "?") for frame in frames) for (frames,) in stacks})
     assert ("main", "__libc_start_call_main", "__libc_start_main_impl", "_start") in outermost[0] & outermost[1]
+
+
+def test_a_section_that_breaks_a_rule_is_left_alone_and_named(toolchain: Toolchain, tmp_path: Path) -> None:
+    """The unsorted flag: stacks come from the CFI, and the report says which file and why."""
+    program = toolchain.build(SPIN, "x86_64")
+    data = bytearray(program.read_bytes())
+    place = Elf(program.read_bytes()).section(".sframe")
+    assert place is not None
+    data[place.offset + 3] = 4
+    broken = tmp_path / "broken"
+    broken.write_bytes(data)
+    broken.chmod(0o755)
+    output = tmp_path / "r.unspool"
+    done = record("-F", 199, "-d", 2, "-o", output, "--", broken)
+    assert done.returncode == 0, done.stderr
+    assert {("cfi",), ("registers",)} >= set(rows(output, "SELECT DISTINCT trust FROM frames WHERE space = 'user'"))
+    assert rows(output, "SELECT 1 FROM stacks WHERE ending = 'whole' AND verdict = 'reliable'")
+    report = subprocess.run([*PROGRAM, "report", output], capture_output=True, text=True, check=True).stdout
+    assert f"SFrame    not used of {broken}: flags 0x4" in report

@@ -144,6 +144,9 @@ def _head(about: About, found: Quality) -> Iterator[str]:
     if about.lost:
         lost += " (" + ", ".join(f"{name} {value:,}" for name, value in about.counters.items() if name.startswith("lost") and value) + ")"
     yield f"samples   {found.samples:,}, {lost}"
+    for name, reason in about.machine.items():
+        if name.startswith("sframe-refused "):
+            yield f"SFrame    not used of {printable(name.removeprefix('sframe-refused '))}: {printable(reason)}"
 
 
 def _endings(found: Quality) -> Iterator[str]:

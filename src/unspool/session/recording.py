@@ -24,6 +24,7 @@ from unspool.capture.triggers import Trigger
 from unspool.errors import BadRequest, RecordingError
 from unspool.model.verdict import PROOFS, Trust
 from unspool.session.recording_names import name_frames
+from unspool.session.sframe_notes import refused_sections
 from unspool.store.place import wal_of
 from unspool.symbols.symbolizer import Symbolizer
 
@@ -151,8 +152,9 @@ class Recording:
     def finish(self, show: Show) -> None:
         """Name the frames and close the file; an abort keeps the names that were found until then."""
         raise_priority(back=True)
-        places = self.recorder.frames.take_unnamed()
+        places = list(self.recorder.frames.take_unnamed())
         try:
+            self.writer.machine(refused_sections(places))
             with Symbolizer() as symbolizer:
                 for named, files in name_frames(places, self.recorder.perf_maps, self.writer, symbolizer):
                     self.progress.files_named, self.progress.files = named, files
