@@ -124,7 +124,9 @@ class Recording:
         self.command = command
         self.progress = Progress(plan.output)
         self._full = False
-        header = Header.here(frequency=float(plan.frequency), trigger=plan.trigger.text, command=" ".join(plan.command))
+        # Events are counted one by one, so that they have no frequency.
+        frequency = float(plan.frequency) if plan.trigger.kind == "cpu" else 0.0
+        header = Header.here(frequency=frequency, trigger=plan.trigger.text, command=" ".join(plan.command))
         self.sampler = held.enter_context(contextlib.closing(Sampler(request_of(plan, command))))
         self.sideband = held.enter_context(Sideband())
         model = Processes(watched_processes(plan, command), follow=not plan.tids)
