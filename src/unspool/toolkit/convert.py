@@ -64,6 +64,7 @@ RowRule = FrameRule | PltRows | Inexpressible
 def convert(fdes: Iterable[CfiFde], abi: Abi) -> Converted:
     """The SFrame functions of CFI functions (addresses are kept); overlapping and empty ones are listed, not written."""
     out = Converted()
+    seen: dict[tuple[int, bytes, int], Fde] = {}
     end, owner = 0, 0
     for fde in sorted(fdes, key=lambda fde: (fde.start, fde.end)):
         if fde.end <= fde.start:
@@ -73,8 +74,23 @@ def convert(fdes: Iterable[CfiFde], abi: Abi) -> Converted:
             out.skipped.append(Skipped(fde.start, fde.start, fde.end, f"overlaps the FDE at {owner:#x}"))
             continue
         end, owner = fde.end, fde.start
-        _Function(fde, abi, out).convert()
+        _convert(fde, abi, out, seen)
     return out
+
+
+def _convert(fde: CfiFde, abi: Abi, out: Converted, seen: dict[tuple[int, bytes, int], Fde]) -> None:
+    """One function; two thirds of a large library's have the program and size of one that was seen, and so its rows."""
+    key = (fde.cie.address, fde.instructions, fde.end - fde.start)
+    same = seen.get(key)
+    if same is not None:
+        out.fdes.append(replace(same, start=fde.start))
+        return
+    count, skipped = len(out.fdes), len(out.skipped)
+    _Function(fde, abi, out).convert()
+    plain = len(out.fdes) == count + 1 and len(out.skipped) == skipped and out.fdes[-1].pc_type is PcType.INC
+    # DW_CFA_set_loc, opcode 1, states an address; what it gives depends on where the function is.
+    if plain and b"\x01" not in fde.instructions:
+        seen[key] = out.fdes[-1]
 
 
 class _Function:

@@ -61,9 +61,16 @@ def _rows(fdes: Sequence[Fde], abi: Abi, version: int) -> tuple[list[int], bytes
     layout = sorted(range(len(fdes)), key=lambda i: (fdes[i].fre_offset < 0, fdes[i].fre_offset if fdes[i].fre_offset >= 0 else i))
     offsets = [0] * len(fdes)
     out = bytearray()
+    # Functions that share their rows' very tuple share everything but their place (see toolkit.convert).
+    written: dict[tuple[object, ...], bytes] = {}
     for index in layout:
+        fde = fdes[index]
+        key = (id(fde.fres), fde.fre_type, fde.pc_type, fde.fde_type, fde.signal, fde.pauth_key, fde.rep_size)
+        rows = written.get(key)
+        if rows is None:
+            rows = written[key] = encode_rows(fde, abi, version)
         offsets[index] = len(out)
-        out += encode_rows(fdes[index], abi, version)
+        out += rows
     return offsets, bytes(out)
 
 
