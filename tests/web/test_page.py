@@ -118,7 +118,7 @@ def test_arrows_reach_every_box(show: Show) -> None:
 
 def test_numbers_choose_the_views(show: Show) -> None:
     driver = drawn(show(""))
-    for key, selector in (("2", "#functions"), ("3", ".sandwich"), ("4", "#proof"), ("5", "#changes"), ("1", "#whole")):
+    for key, selector in (("2", "#functions"), ("3", ".sandwich"), ("4", "#proof"), ("5", "#thread"), ("6", "#changes"), ("1", "#whole")):
         ActionChains(driver).send_keys(key).perform()
         wait_for(driver, lambda found, selector=selector: found.find_elements(By.CSS_SELECTOR, selector))
     assert [] == complaints(driver)
@@ -177,6 +177,17 @@ def test_data_quality_names_causes_and_leads_to_their_samples(show: Show) -> Non
     wait_for(driver, lambda found: text(found, "#summary").startswith("1 samples of 10"))
     drawn(driver)
     assert "stop=no-unwind-info" in driver.current_url
+
+
+def test_the_flame_chart_has_one_thread_in_order_of_time(show: Show) -> None:
+    driver = drawn(show("view=chart"))
+    assert "demo (10) demo (10): 5 samples" in text(driver, "#thread")
+    click_box(driver, 0.015, 2).perform()
+    wait_for(driver, lambda found: text(found, ".tip").startswith("work (demo)\n"))
+    Select(driver.find_element(By.ID, "thread")).select_by_visible_text("demo (10) helper (11): 4 samples")
+    wait_for(driver, lambda found: "thread=1" in found.current_url)
+    drawn(driver)
+    assert [] == complaints(driver)
 
 
 def test_the_difference_of_two_recordings(show: Show) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
-from web.serving import Server
+from store.recordings import HEADER, MONOTONIC, SECOND, Scene
+from web.serving import Server, serving
 
 from unspool.export.formats import FORMATS
+from unspool.store.writer import Writer
+from unspool.web.app import Views
+from unspool.web.opened import Opened
+from unspool.web.query import Query
 
 
 def boxes(tree: dict[str, Any]) -> dict[tuple[str, ...], tuple[int, int]]:
@@ -121,6 +127,45 @@ def test_the_timeline_keeps_what_lies_outside_the_chosen_time(server: Server) ->
     assert 10 == sum(sum(one["counts"]) for one in server.view("timeline", **{"from": 0.2, "to": 0.3})["series"])
 
 
+def test_the_chart_keeps_the_order_of_time(server: Server) -> None:
+    """Thread 10 has a sample every 0.2 s, at 100 a second a box each: leaf under work twice, then leaf under leaf, then what was cut."""
+    found = server.view("chart")
+    assert [[0, "demo (10) demo (10)", 5], [1, "demo (10) helper (11)", 4], [2, "kworker/0:1 (20) kworker/0:1 (20)", 1]] == found["threads"]
+    names = [found["name"][function] for function in found["function"]]
+    parents = [box - back for box, back in enumerate(found["parent"])]
+    chart = [(names[box], names[parents[box]], found["left"][box], found["total"][box]) for box in range(1, len(names))]
+    assert [0, 200_000, 400_000, 600_000] == [left for name, _, left, _ in chart if name == "main"]
+    assert ("[cut: no-unwind-info in libfoo.so]", "demo (10) demo (10)", 800_000, 10_000) in chart
+    assert ("work", "main", 400_000, 25_000) in chart
+    assert [600_000, 600_000] == [left for name, above, left, _ in chart if name == "leaf" and above in {"main", "leaf"}]
+    assert {"mark", "program", "unknown", "group", "library"} >= set(found["kind"])
+
+
+def test_calls_that_go_on_are_one_box(tmp_path: Path) -> None:
+    with Writer(tmp_path / "a.unspool", HEADER) as writer:
+        scene = Scene(writer)
+        process = writer.process(1, 1, "demo")
+        thread = writer.thread(process, 1, "demo")
+        main, one, two = (scene.frame(name) for name in ("main", "one", "two"))
+        for index, stack in enumerate([scene.stack(one, main), scene.stack(one, main), scene.stack(two, main), scene.stack(one, main)]):
+            writer.sample(MONOTONIC + index * SECOND // 100, process, thread, 0, "cpu", "", 1, stack)
+        writer.finish(SECOND)
+    found = Views([Opened.of(tmp_path / "a.unspool")]).chart(Query(()))
+    columns = cast("dict[str, list[Any]]", found)
+    names = [columns["name"][function] for function in columns["function"]]
+    assert ["demo (1) demo (1)", "main", "one", "two", "one"] == names
+    assert [0, 0, 0, 20_000, 30_000] == columns["left"]
+    assert [40_000, 40_000, 20_000, 10_000, 10_000] == columns["total"]
+    assert [0, 0, 20_000, 10_000, 10_000] == columns["own"]
+    assert [0, 1, 1, 2, 3] == columns["parent"]
+
+
+def test_a_thread_that_is_not_there_is_named(server: Server) -> None:
+    assert 400 == server.ask("/api/chart?thread=4711").status
+    assert [] == server.view("chart", pid=4711)["threads"]
+    assert 0 == server.view("chart", pid=20, thread=0)["samples"]
+
+
 def test_quality_says_what_is_proved_and_what_mends_the_rest(server: Server) -> None:
     found = server.view("quality")
     assert (8, 0, 1, 1, 3) == (found["proved"], found["assumed"], found["cut"], found["none"], found["lost"])
@@ -172,14 +217,9 @@ def test_the_chosen_samples_can_be_saved_in_every_format(server: Server, name: s
     assert answer.body
 
 
-def test_an_empty_recording_has_views_too(tmp_path: Any) -> None:
-    from store.recordings import HEADER
-    from web.serving import serving
-
-    from unspool.store.writer import Writer
-
+def test_an_empty_recording_has_views_too(tmp_path: Path) -> None:
     with Writer(tmp_path / "empty.unspool", HEADER) as writer:
         writer.finish(0)
     with serving(tmp_path / "empty.unspool") as running:
-        for view in ("recordings", "summary", "choices", "tree", "functions", "timeline", "quality", "diff"):
+        for view in ("recordings", "summary", "choices", "tree", "functions", "timeline", "chart", "quality", "diff"):
             assert running.view(view)

@@ -8,7 +8,7 @@ export interface Summary {
 export interface Names { name: string[]; module: string[]; kind: string[]; place: string[] }
 export interface TreeData extends Names {
   parent: number[]; function: number[]; own: number[]; total: number[]; left_out: number;
-  before?: number[]; after?: number[];
+  before?: number[]; after?: number[]; left?: number[];
 }
 export interface FunctionsData extends Names { own: number[]; total: number[]; weight: number }
 export interface SandwichData { callers: TreeData; callees: TreeData; weight: number }
@@ -23,6 +23,7 @@ export interface DiffData {
   before: Summary; after: Summary; tree: TreeData;
   functions: { name: string[]; module: string[]; own_before: number[]; own_after: number[]; total_before: number[]; total_after: number[] };
 }
+export interface ChartData extends TreeData { threads: [number, string, number][]; thread: number; start_s: number; samples: number; left_out_samples: number }
 export type Choices = Record<string, [string, number][]>;
 
 export type Parameters = [string, string][];

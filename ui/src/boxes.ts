@@ -30,7 +30,7 @@ export class Boxes {
       const above = (this.parent[box] = box - data.parent[box]!);
       this.depth[box] = this.depth[above]! + 1;
       if (this.depth[box] === this.levels.length) this.levels.push(box);
-      this.left[box] = next[above]!;
+      this.left[box] = data.left ? data.left[box]! : next[above]!;
       next[above]! += this.total[box]!;
       next[box] = this.left[box]!;
       this.suspect[box] = this.suspect[above] || mark[this.fn[box]!] ? 1 : 0;

@@ -3,7 +3,7 @@ import { useEffect, useRef } from "preact/hooks";
 
 const KEYS: [string, string][] = [
   ["/ or Ctrl-F", "search; Esc in the field ends it"],
-  ["1 2 3 4 5", "flame graph, table, sandwich, data quality, difference"],
+  ["1 2 3 4 5 6", "flame graph, table, sandwich, data quality, flame chart, difference"],
   ["W S", "zoom in and out"],
   ["A D", "move left and right"],
   ["arrows", "go from box to box"],

@@ -3,6 +3,7 @@ import { render } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Summary, TreeData } from "./api";
 import { Wait, useData } from "./data";
+import { ChartView } from "./chart";
 import { DiffView } from "./diff";
 import { Filters } from "./filters";
 import { Flame } from "./flame";
@@ -16,7 +17,7 @@ import { Timeline } from "./timeline";
 import { count, percent } from "./words";
 import "./page.css";
 
-const VIEWS: [View, string][] = [["flame", "Flame graph"], ["table", "Table"], ["sandwich", "Sandwich"], ["quality", "Data quality"], ["diff", "Difference"]];
+const VIEWS: [View, string][] = [["flame", "Flame graph"], ["table", "Table"], ["sandwich", "Sandwich"], ["quality", "Data quality"], ["chart", "Flame chart"], ["diff", "Difference"]];
 
 function App() {
   const state = useAppState();
@@ -49,7 +50,7 @@ function App() {
           {views.map(([view, label], index) => <button type="button" key={view} id={`view-${view}`} class={state.view === view ? "tab chosen" : "tab"} aria-current={state.view === view ? "page" : undefined} title={String(index + 1)} onClick={() => change({ view, focus: null })}>{label}</button>)}
           <input id="search" ref={search} type="search" placeholder="Search: text or /regular expression/" aria-label="Search functions" autocomplete="off" spellcheck={false}
             value={state.get("search")} onInput={(event) => change({ search: event.currentTarget.value || null }, false)} />
-          <output id="matches">{state.get("search") ? matches : ""}</output>
+          <output id="matches">{state.get("search") && (state.view === "flame" || state.view === "chart") ? matches : ""}</output>
         </nav>
         <Filters state={state} />
       </header>
@@ -58,6 +59,7 @@ function App() {
         {state.view === "table" ? <FunctionTable state={state} />
           : state.view === "sandwich" ? <Sandwich state={state} />
           : state.view === "quality" ? <QualityView state={state} />
+          : state.view === "chart" ? <ChartView state={state} onMatches={setMatches} />
           : state.view === "diff" ? <DiffView state={state} recordings={all} />
           : <FlameView state={state} onMatches={setMatches} />}
       </main>

@@ -5,7 +5,7 @@ import type { Parameters } from "./api";
 export const FILTERS = ["comm", "pid", "tid", "cpu", "on", "module", "verdict", "ending", "stop"] as const;
 export type FilterName = (typeof FILTERS)[number];
 
-export type View = "flame" | "table" | "sandwich" | "quality" | "diff";
+export type View = "flame" | "table" | "sandwich" | "quality" | "chart" | "diff";
 
 export class State {
   constructor(readonly parts: URLSearchParams) {}

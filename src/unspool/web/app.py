@@ -20,9 +20,10 @@ from starlette.routing import BaseRoute, Route
 from unspool.errors import BadRequest, UnspoolError
 from unspool.export.formats import FORMATS
 from unspool.export.options import Options
-from unspool.profile.columns import Profile
+from unspool.profile.columns import NONE, Profile
 from unspool.profile.difference import difference
 from unspool.profile.tree import Grouping
+from unspool.web.chart import chart
 from unspool.web.graphs import Shape, flame, joint, sandwich
 from unspool.web.opened import Opened
 from unspool.web.query import Query
@@ -36,6 +37,7 @@ SERIES = ("verdict", "ending", "process", "cpu", "trigger")
 SHAPE = ("by", "marks", "inverted")
 MOST_BINS = 2000
 MOST_CHANGES = 5000
+MOST_THREADS = 2**31
 ANSWERS_KEPT = 4
 """Of each view, as text: going back and forth between views asks the same again."""
 
@@ -83,6 +85,11 @@ class Views:
         one = self._opened(query, "file")
         profile = one.select(replace(query.filter(), since=None, until=None))
         return timeline(one, profile, cast("Series", query.choice("series", SERIES)), query.number("bins", 300, 1, MOST_BINS))
+
+    def chart(self, query: Query) -> Json:
+        """One thread's stacks in order of time; `thread` is a number of the answer's list, the busiest one when it is left out."""
+        query.check(("file", "thread"))
+        return chart(*self._chosen(query), query.number("thread", NONE, NONE, MOST_THREADS))
 
     def quality(self, query: Query) -> Json:
         """How far the picture can be trusted."""
@@ -136,7 +143,7 @@ def shape(query: Query) -> Shape:
 def application(opened: list[Opened]) -> Starlette:
     """The application, without its guard (`access.Guard`)."""
     views = Views(opened)
-    names = ("recordings", "summary", "choices", "tree", "functions", "sandwich", "timeline", "quality", "diff")
+    names = ("recordings", "summary", "choices", "tree", "functions", "sandwich", "timeline", "chart", "quality", "diff")
     routes: list[BaseRoute] = [Route(f"/api/{name}", _json(getattr(views, name)), methods=["GET"]) for name in names]
     routes.append(Route("/api/export", _download(views), methods=["GET"]))
     for path, content, kind in page_files():

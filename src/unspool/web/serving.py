@@ -129,7 +129,7 @@ def link(place: Place, access: Access) -> str:
 WARM = (
     "/",
     "/nothing",
-    *(f"/api/{name}" for name in ("summary", "choices", "tree", "functions", "sandwich", "timeline", "quality", "diff")),
+    *(f"/api/{name}" for name in ("summary", "choices", "tree", "functions", "sandwich", "timeline", "chart", "quality", "diff")),
 )
 NO_PROCESS = b"pid=-1"
 FIRST = (("/api/recordings", b""), ("/api/summary", b"file=0"), ("/api/tree", b"file=0&by=comm&inverted=0&marks=1"))
