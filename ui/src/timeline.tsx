@@ -81,9 +81,9 @@ function paint(canvas: HTMLCanvasElement, data: TimelineData, kind: string, chos
   const most = Math.max(1, ...sums), wide = width / data.bins, floor = height - 14;
   const base = new Array<number>(data.bins).fill(0);
   data.series.forEach((one, index) => {
-    context.fillStyle = colour(one.name, index, kind);
     one.counts.forEach((value, bin) => {
       if (!value) return;
+      context.fillStyle = colour(one.name, index, kind);
       const bottom = floor - (base[bin]! / most) * floor, high = (value / most) * floor;
       context.fillRect(bin * wide, bottom - high, Math.max(wide - (wide > 3 ? 0.5 : 0), 1), high);
       if (HATCHED.has(one.name)) stripes(context, bin * wide, bottom - high, wide, high);
