@@ -50,7 +50,7 @@ function Layers({ state }: { state: State }) {
   const { callers, callees, weight } = loaded.data, part = { search: state.get("search"), focus: 0, unit: "samples", whole: weight, onPick: pickFunction };
   return (
     <div class="layers">
-      <h2>{state.get("function")} <small>{percent(callees.total[0] ?? 0, weight)} of all samples; a double click moves on to another function</small></h2>
+      <h2>{state.get("function")} <small>{percent(callees.total[0] ?? 0, weight)} of all samples; a click moves on to another function</small></h2>
       <h3>Callers, the nearest at the bottom</h3>
       <Flame key="callers" {...part} data={callers} flip label="Callers" onFocus={(box) => pickBox(callers, box)} />
       <h3>What it calls</h3>
