@@ -196,3 +196,13 @@ def test_under_sudo_the_file_and_the_command_are_the_callers(tmp_path: Path) -> 
     assert 65534 == output.stat().st_uid
     done = record("-o", output, "--as-root", "--", "id", "-u", env={**os.environ, "SUDO_UID": "65534", "SUDO_GID": "65534"})
     assert "0\n" == done.stdout
+
+
+def test_times_count_from_the_first_moment_of_sampling(output: Path) -> None:
+    """No empty stretch at the front, and no sample behind the end."""
+    done = record("-F", 199, "-o", output, "--", sys.executable, "-c", "import time; t = time.time()\nwhile time.time() < t + 1: pass")
+    assert done.returncode == 0, done.stderr
+    ((first, last, duration),) = rows(
+        output, "SELECT min(time_ns - monotonic_ns), max(time_ns - monotonic_ns), any_value(duration_ns) FROM samples, recording"
+    )
+    assert 0 <= first <= last <= duration

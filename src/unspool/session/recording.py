@@ -138,6 +138,7 @@ class Recording:
 
     def run(self, ending: Ending, show: Show) -> None:
         """Take samples until it is time to end, and store them all."""
+        self.writer.starts_now()
         self.sampler.start()
         self.writer.machine(machine_properties() | {"sampled-by": self._sampled_by()})
         ending.start()

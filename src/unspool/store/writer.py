@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -69,6 +70,7 @@ class Writer:
         self._exits: dict[int, int] = {}
         self._counters: dict[str, int] = {}
         self._counters_changed = False
+        self._started_later = False
         self._begin()
 
     def machine(self, properties: Mapping[str, str]) -> None:
@@ -158,6 +160,11 @@ class Writer:
             self._counters[name] = value
             self._counters_changed = True
 
+    def starts_now(self) -> None:
+        """The recording starts at this moment, and not when its file was made: its times count from here."""
+        self.header = replace(self.header, started_ns=time.time_ns(), monotonic_ns=time.monotonic_ns())
+        self._started_later = True
+
     def commit(self) -> None:
         """Put everything buffered on disk, in one transaction: after this it survives SIGKILL."""
         self._transact()
@@ -211,6 +218,9 @@ class Writer:
                 connection.execute("DELETE FROM counters")
                 self._batches["counters"].rows[:] = [(text(name), value) for name, value in self._counters.items()]
                 self._batches["counters"].insert(connection)
+            if self._started_later:
+                start = [self.header.started_ns, self.header.monotonic_ns]
+                connection.execute("UPDATE recording SET started_ns = ?, monotonic_ns = ?", start)
             if duration_ns is not None:
                 connection.execute("UPDATE recording SET duration_ns = ?, finished = true", [duration_ns])
             connection.execute("COMMIT")
@@ -227,6 +237,7 @@ class Writer:
         self._states.clear()
         self._exits.clear()
         self._counters_changed = False
+        self._started_later = False
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
