@@ -137,3 +137,53 @@ def test_what_the_toolchain_built_is_unwound_through_its_sframe(toolchain: Toolc
     assert [frame.ip for frame in cfi.frames] == [frame.ip for frame in mixed.frames]
     assert 999 <= sum(frame.trust is Trust.SFRAME for frame in mixed.frames) < len(mixed.frames) - 1
     assert Verdict.RELIABLE is mixed.judgement.verdict
+
+
+HOST = """
+#include <dlfcn.h>
+#include <stdio.h>
+__attribute__((noinline)) int in_host(int (*next)(int), int n) { int r = next(n); return r + n; }
+int main(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) {
+        void *library = dlopen(argv[i], RTLD_NOW);
+        if (!library) { puts(dlerror()); return 1; }
+        int (*enter)(int) = (int (*)(int))dlsym(library, "enter");
+        in_host(enter, 30);
+        dlclose(library);
+    }
+    return 0;
+}
+"""
+PLUGIN = """
+#include <stdio.h>
+static volatile int sink;
+__attribute__((noinline)) int enter(int n) {
+    volatile char room[SIZE];
+    room[0] = (char)n;
+    if (n == 0) { puts("ready"); fflush(stdout); return getchar() + room[0]; }
+    int below = enter(n - 1);
+    sink += below;
+    return below + room[0];
+}
+"""
+
+
+def test_libraries_that_come_and_go(toolchain: Toolchain) -> None:
+    """Dlopen and dlclose: each library's own section is asked, also where the next one lies at the address of the last."""
+    host = toolchain.build(HOST, "x86_64", ("-O2", "-ldl"))
+    plugins = [toolchain.build(PLUGIN, "x86_64", ("-O2", f"-DSIZE={size}", "-shared", "-fPIC")) for size in (40, 4000)]
+    with subprocess.Popen([host, *plugins], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdin is not None
+            for plugin in plugins:
+                assert process.stdout.readline() == b"ready\n"
+                settle(process.pid)
+                (mixed,), (cfi,) = unwound(process.pid, Method.SFRAME, Method.CFI), unwound(process.pid, Method.CFI)
+                assert [frame.ip for frame in cfi.frames] == [frame.ip for frame in mixed.frames]
+                assert sum(frame.trust is Trust.SFRAME for frame in mixed.frames) >= 30, plugin
+                assert Verdict.RELIABLE is mixed.judgement.verdict
+                process.stdin.write(b"x")
+                process.stdin.flush()
+        finally:
+            process.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,18 @@ def test_the_three_machines_and_both_byte_orders_are_among_the_samples(toolchain
         file = toolchain.build(source, arch, flags, suffix=".s" if case.endswith("edge") else ".c")
         seen.add(sections.read(Elf(file.read_bytes()))[0].header.abi)
     assert set(Abi) == seen
+
+
+def test_cplusplus_of_another_compiler_becomes_version_3(toolchain: Toolchain, tmp_path: Path) -> None:
+    """The machine's own g++ and clang++, their assembly through GAS: exceptions, cleanups, cold parts."""
+    for compiler in (["g++"], ["clang++", "-fno-addrsig"]):
+        for level in ("-O2", "-O0"):
+            text, file = tmp_path / "cold.s", tmp_path / "cold.o"
+            subprocess.run([*compiler, level, "-S", "-o", text, PROGRAMS / "cold.cc"], check=True, capture_output=True)
+            subprocess.run([toolchain.tool("as"), "--gsframe-3", "-o", file, text], check=True, capture_output=True)
+            expected = toolchain.readelf(file)
+            elf = Elf(file.read_bytes(), file=str(file))
+            ours = "\n".join(line for section in sections.read(elf) for line in show.lines(section))
+            assert len(rows(expected)) > 20
+            assert rows(expected) == rows(ours)
+            assert titles(expected) == titles(ours)
