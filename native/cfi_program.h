@@ -211,6 +211,7 @@ ALWAYS_INLINE u32 advance(struct walk *w, u64 delta) {
     if (cfi->whole) {
         if (next != cfi->location) note_commit_row(w);
     } else if (next > cfi->target) {
+        cfi->next = next;
         return 1;
     }
     cfi->location = next;

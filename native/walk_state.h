@@ -81,6 +81,7 @@ struct cfi {
     u64 pc_end;
     u64 location;      // of the row under construction
     u64 target;        // the pc whose row is wanted
+    u64 next;          // where the row after it starts, when it is complete by an advance
     u64 cie;           // address of the CIE's length field
     u64 cie_program, cie_program_end;
     u64 fde_program, fde_program_end;

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "profile": {"model"},
     "store": {"model", "profile", "errors"},
     "export": {"model", "profile", "errors"},
-    "toolkit": {"model", "formats", "unwind", "errors"},
+    "toolkit": {"model", "formats", "native", "unwind", "errors"},
     "web": {"model", "profile", "export", "store", "errors"},
     "session": EVERYTHING,
     "cli": EVERYTHING,

@@ -6,7 +6,7 @@ here: only the addresses of that row stay uncovered, and a reader goes on to .eh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -154,7 +154,7 @@ def _encoded(piece: list[tuple[int, FrameRule]], at: tuple[int, int], abi: Abi, 
     start, end = at
     fres: list[Fre] = []
     for place, rule in piece:
-        pattern = _default_row(rule, abi)
+        pattern = default_row(rule, abi)
         if pattern is None:
             return _flexible(piece, at, abi, signal=signal)
         fres.append(Fre(place - start, pattern.words, pattern.base, pattern.word_size, pattern.mangled_ra))
@@ -165,20 +165,20 @@ def _flexible(piece: list[tuple[int, FrameRule]], at: tuple[int, int], abi: Abi,
     start, end = at
     fres = []
     for place, rule in piece:
-        pattern = _flexible_row(rule, abi)
+        pattern = flexible_row(rule, abi)
         fres.append(Fre(place - start, pattern.words, pattern.base, pattern.word_size, pattern.mangled_ra))
     return Fde(start, end - start, tuple(fres), fre_type_for(end - start), PcType.INC, FdeType.FLEX, signal)
 
 
 @lru_cache(maxsize=1 << 14)
-def _default_row(rule: FrameRule, abi: Abi) -> Fre | None:
+def default_row(rule: FrameRule, abi: Abi) -> Fre | None:
     """The rule as a default row at offset 0."""
     words = default_words(rule, abi)
     return None if words is None else row(0, words[1], base=words[0], mangled_ra=rule.mangled_ra)
 
 
 @lru_cache(maxsize=1 << 14)
-def _flexible_row(rule: FrameRule, abi: Abi) -> Fre:
+def flexible_row(rule: FrameRule, abi: Abi) -> Fre:
     """The rule as a flexible row at offset 0."""
     words = flex_words(rule, abi)
     assert words is not None, rule
@@ -228,10 +228,10 @@ def _rule(cfa_rule: CfaRule | None, rules: tuple[RegisterRule | None, ...], abi:
             return place
     assert not isinstance(ra, Inexpressible)
     assert not isinstance(fp, Inexpressible)
-    return _checked(FrameRule(cfa, ra, fp, mangled_ra=signed, signal=signal), abi)
+    return checked_rule(FrameRule(cfa, ra, fp, mangled_ra=signed, signal=signal), abi)
 
 
-def _checked(rule: FrameRule, abi: Abi) -> FrameRule | Inexpressible:
+def checked_rule(rule: FrameRule, abi: Abi) -> FrameRule | Inexpressible:
     """The rule, if either form has words for it that fit into 4 bytes."""
     if rule.cfa is not None and abi is Abi.S390X_BIG and (rule.cfa.offset - 160) % 8:
         return Inexpressible(f"CFA offset {rule.cfa.offset} is not a multiple of 8")
@@ -300,8 +300,3 @@ def plt_threshold(expression: bytes) -> int | None:
     if len(expression) == 11 and expression[:6] == bytes.fromhex("77088000 3f1a") and expression[7:] == bytes.fromhex("2a332422"):
         return expression[6] - 0x30 if 0x30 <= expression[6] <= 0x4F else None
     return None
-
-
-def coverage(converted: Converted) -> Iterator[tuple[int, int]]:
-    """The address ranges that have rules."""
-    return ((fde.start, fde.start + fde.size) for fde in converted.fdes)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from unspool.errors import BadInput, Unsupported
 from unspool.formats.dwarf.cfi import FrameSection
 from unspool.formats.elf import Elf
-from unspool.formats.sframe import encode
+from unspool.formats.sframe import Abi, encode
 from unspool.model.memory import Bytes
-from unspool.toolkit.convert import MACHINES, Converted, Skipped, convert, coverage
+from unspool.toolkit.bulk import Laid, lay_out
+from unspool.toolkit.convert import MACHINES, Skipped, convert
 from unspool.toolkit.embed import detached, embed, room
 from unspool.toolkit.stats import overlap, text_ranges
 
@@ -38,36 +39,49 @@ def frame_section(elf: Elf) -> FrameSection:
     return FrameSection(Bytes(start, elf.data(section)), start, start + section.size, byte_order=elf.layout.byte_order)
 
 
-def converted(elf: Elf) -> Converted:
-    """Every function of the file's .eh_frame as SFrame. Raises BadInput for a broken section, Unsupported for another machine."""
+def make(elf: Elf, data: bytes, *, apart: bool = False) -> Made:
+    """The file `data` (read as `elf`) with an SFrame section, or with `apart` a side file that holds the section alone.
+
+    Raises BadInput for a broken .eh_frame, Unsupported for a machine that SFrame does not know.
+    """
     abi = MACHINES.get(elf.machine)
     if abi is None:
         message = f"{elf.file}: SFrame does not know machine {elf.machine}"
         raise Unsupported(message)
+    place = room(elf)
+    frames = frame_section(elf)
     try:
-        return convert(frame_section(elf).fdes(), abi)
+        laid = _laid(elf, frames, abi, place.sframe_address)
     except BadInput as error:
         raise error.within(elf.file) from None
-
-
-def make(elf: Elf, data: bytes, *, apart: bool = False) -> Made:
-    """The file `data` (read as `elf`) with an SFrame section, or with `apart` a side file that holds the section alone."""
-    found = converted(elf)
-    place = room(elf)
-    sframe = encode(found.fdes, MACHINES[elf.machine], place.sframe_address)
+    sframe = laid.section
     out = detached(elf, place.sframe_address, sframe, elf.build_id or "") if apart else embed(elf, data, place, sframe)
     text = text_ranges(elf)
-    section = elf.section(".eh_frame")
     return Made(
         out,
         len(sframe),
-        section.size if section else 0,
-        len(found.fdes),
-        sum(len(fde.fres) for fde in found.fdes),
+        frames.end - frames.start,
+        len(laid.starts),
+        laid.rows,
         sum(end - start for start, end in text),
-        overlap(text, coverage(found)),
-        tuple(found.skipped),
+        overlap(text, zip(laid.starts.tolist(), (laid.starts + laid.sizes).tolist(), strict=True)),
+        laid.skipped,
     )
+
+
+def _laid(elf: Elf, frames: FrameSection, abi: Abi, address: int) -> Laid:
+    """In columns where that is possible, else one function after the other."""
+    import numpy as np
+
+    section = elf.section(".eh_frame")
+    if abi is Abi.AMD64_LITTLE and section is not None:
+        laid = lay_out(frames, elf.data(section), address)
+        if laid is not None:
+            return laid
+    found = convert(frames.fdes(), abi)
+    starts, sizes = np.array([fde.start for fde in found.fdes]), np.array([fde.size for fde in found.fdes])
+    rows = sum(len(fde.fres) for fde in found.fdes)
+    return Laid(encode(found.fdes, abi, address), rows, starts, sizes, tuple(found.skipped))
 
 
 def lines(made: Made) -> Iterator[str]:

@@ -1,0 +1,192 @@
+"""Whole files of x86-64 to SFrame in columns: the C library gives every row, NumPy lays the section out.
+
+The functions that are plain, nearly all of them, are never Python values; the others go through `convert`, one by one. Both give the same
+functions and rows; a test compares them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from unspool.formats.dwarf.cfi import FrameSection
+from unspool.formats.sframe import CFA, Abi, Fde, FdeType, Flag, FrameRule, Fre, Place
+from unspool.formats.sframe.encode import encode_rows
+from unspool.formats.sframe.layout import ATTRIBUTE_SIZE, HEADER_SIZE, INDEX_ENTRY_SIZE, LATEST, MAGIC
+from unspool.native.frame_rows import AT_CFA, AT_REGISTER, UNDEFINED, frame_rows
+from unspool.toolkit.convert import Converted, Inexpressible, Skipped, checked_rule, convert, default_row, flexible_row
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+
+ABI = Abi.AMD64_LITTLE
+LONGEST = 2 + 15 * 4
+ENTRY = INDEX_ENTRY_SIZE[LATEST]
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A laid-out section, and what it covers: `starts` and `sizes` are of its functions, sorted."""
+
+    section: bytes
+    rows: int
+    starts: Array
+    sizes: Array
+    skipped: tuple[Skipped, ...]
+
+
+def lay_out(frames: FrameSection, data: bytes, address: int) -> Laid | None:
+    """The SFrame section for `frames` (whose bytes are `data`) to stand at `address`; None when the columns cannot hold the file.
+
+    That is: broken sections, and functions that overlap.
+    """
+    import numpy as np
+
+    found = frame_rows(data, frames.start)
+    if found is None or not len(found):
+        return None
+    rows = found[np.argsort(found["function"], kind="stable")]
+    first = _firsts(rows["function"])
+    starts, ends = rows["function"][first], rows["function_end"][first]
+    if (starts[1:] < ends[:-1]).any():
+        return None
+    rules, which = _rules(rows)
+    number = np.cumsum(_is_first(rows["function"])) - 1
+    odd = np.unique(number[np.array([rule is None for rule in rules])[which]])
+    others = convert((frames.fde_at(int(entry)) for entry in rows["entry"][first][odd]), ABI)
+    keep = ~np.isin(number, odd)
+    same = np.zeros(len(rows), dtype=bool)
+    same[1:] = (which[1:] == which[:-1]) & (number[1:] == number[:-1])
+    keep &= ~same
+    return _assemble(rows[keep], which[keep], [rule for rule in rules if rule is not None], _dense(rules), others, address)
+
+
+def _dense(rules: list[FrameRule | None]) -> list[int]:
+    """Where each rule that has words is among those that do."""
+    out, next_ = [], 0
+    for rule in rules:
+        out.append(next_)
+        next_ += rule is not None
+    return out
+
+
+def _is_first(values: Array) -> Array:
+    import numpy as np
+
+    out = np.ones(len(values), dtype=bool)
+    out[1:] = values[1:] != values[:-1]
+    return out
+
+
+def _firsts(values: Array) -> Array:
+    import numpy as np
+
+    return np.flatnonzero(_is_first(values))
+
+
+def _rules(rows: Array) -> tuple[list[FrameRule | None], Array]:
+    """The different rules, None for those that need `convert`, and each row's among them."""
+    import numpy as np
+
+    words = rows.view("<u8").reshape(len(rows), -1)
+    offsets, by_offset = np.unique(words[:, 4], return_inverse=True)
+    kinds, by_kind = np.unique(words[:, 5], return_inverse=True)
+    keys, first, which = np.unique(by_kind * len(offsets) + by_offset, return_index=True, return_inverse=True)
+    del kinds, keys
+    return [_rule(rows[index]) for index in first], which
+
+
+def _rule(row: np.void) -> FrameRule | None:
+    if not row["plain"]:
+        return None
+    if row["ra_kind"] == UNDEFINED:
+        return FrameRule(None, outermost=True)
+    fp = None
+    if row["fp_kind"] == AT_CFA:
+        fp = Place(CFA, int(row["fp_offset"]), deref=True)
+    elif row["fp_kind"] == AT_REGISTER:
+        fp = Place(int(row["fp_base"]), int(row["fp_offset"]), deref=True)
+    cfa = Place(int(row["cfa_base"]), int(row["cfa_offset"]), deref=bool(row["cfa_deref"]))
+    rule = checked_rule(FrameRule(cfa, Place(CFA, int(row["ra_offset"]), deref=True), fp), ABI)
+    return None if isinstance(rule, Inexpressible) else rule
+
+
+def _assemble(rows: Array, which: Array, rules: list[FrameRule], dense: list[int], others: Converted, address: int) -> Laid:
+    """Rows of one function after the other, each function's attribute before them; then the functions that `convert` made."""
+    import numpy as np
+
+    which = np.array(dense)[which]
+    first = _firsts(rows["function"])
+    counts = np.diff(np.append(first, len(rows)))
+    number = np.repeat(np.arange(len(first)), counts)
+    starts, sizes = rows["function"][first], (rows["function_end"] - rows["function"])[first]
+    plain = np.array([default_row(rule, ABI) is not None for rule in rules], dtype=bool)
+    flex = np.zeros(len(first), dtype=bool)
+    flex[number[~plain[which]]] = True
+    payload, lengths = _payloads(rules)
+    column = which * 2 + flex[number]
+    kind = np.where(sizes < 1 << 8, 0, np.where(sizes < 1 << 16, 1, 2))
+    width = (1 << kind)[number]
+    length = width + lengths[column]
+    at = np.cumsum(length) - length + ATTRIBUTE_SIZE * (number + 1)
+    total = int(length.sum()) + ATTRIBUTE_SIZE * len(first)
+    area = np.zeros(total, dtype=np.uint8)
+    attribute = at[first] - ATTRIBUTE_SIZE
+    for byte, value in enumerate((counts & 0xFF, counts >> 8, kind, flex * int(FdeType.FLEX))):
+        area[attribute + byte] = value
+    offset = rows["start"] - rows["function"]
+    for byte in range(4):
+        there = width > byte
+        area[at[there] + byte] = (offset[there] >> np.uint64(8 * byte)) & np.uint64(0xFF)
+    for byte in range(int(lengths.max(initial=0))):
+        there = lengths[column] > byte
+        area[(at + width)[there] + byte] = payload[column[there], byte]
+    return _with_others(area.tobytes(), (starts, sizes, attribute), (len(rows), others), address)
+
+
+def _payloads(rules: list[FrameRule]) -> tuple[Array, Array]:
+    """Each rule's bytes behind a row's start, as a default row and (after it) as a flexible one; and their lengths."""
+    import numpy as np
+
+    payload = np.zeros((len(rules) * 2, LONGEST), dtype=np.uint8)
+    lengths = np.zeros(len(rules) * 2, dtype=np.int64)
+    for index, rule in enumerate(rules):
+        for flexible, pattern in enumerate((default_row(rule, ABI), flexible_row(rule, ABI))):
+            if pattern is not None:
+                raw = _payload(pattern, FdeType(flexible))
+                payload[index * 2 + flexible, : len(raw)] = np.frombuffer(raw, dtype=np.uint8)
+                lengths[index * 2 + flexible] = len(raw)
+    return payload, lengths
+
+
+def _payload(pattern: Fre, fde_type: FdeType) -> bytes:
+    return encode_rows(Fde(0, 1, (pattern,), fde_type=fde_type), ABI)[ATTRIBUTE_SIZE + 1 :]
+
+
+def _with_others(area: bytes, columns: tuple[Array, Array, Array], rest: tuple[int, Converted], address: int) -> Laid:
+    """The section of both kinds of functions, sorted by address."""
+    import numpy as np
+
+    rows, others = rest
+    offsets, blobs, place = [], [], len(area)
+    for fde in others.fdes:
+        offsets.append(place)
+        blobs.append(encode_rows(fde, ABI))
+        place += len(blobs[-1])
+    extra = ([fde.start for fde in others.fdes], [fde.size for fde in others.fdes], offsets)
+    starts, sizes, fres = (np.concatenate([c.astype(np.int64), np.array(e, dtype=np.int64)]) for c, e in zip(columns, extra, strict=True))
+    order = np.argsort(starts, kind="stable")
+    index = np.zeros(len(order), dtype=[("start", "<i8"), ("size", "<u4"), ("fres", "<u4")])
+    index["start"] = starts[order] - (address + HEADER_SIZE + ENTRY * np.arange(len(order)))
+    index["size"], index["fres"] = sizes[order], fres[order]
+    rows += sum(len(fde.fres) for fde in others.fdes)
+    flags = Flag.FDE_SORTED | Flag.FDE_FUNC_START_PCREL
+    head = np.zeros(1, dtype=[("magic", "<u2"), ("small", "i1", 6), ("large", "<u4", 5)])
+    head["magic"] = MAGIC
+    head["small"] = (LATEST, int(flags), int(ABI), 0, ABI.fixed_ra_offset, 0)
+    head["large"] = (len(order), rows, place, 0, len(order) * ENTRY)
+    section = head.tobytes() + index.tobytes() + area + b"".join(blobs)
+    return Laid(section, rows, starts[order], sizes[order], tuple(others.skipped))
