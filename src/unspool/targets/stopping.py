@@ -219,11 +219,9 @@ def _release_all(process: Process, threads: list[Seized]) -> None:
     """Let every thread run on, also one whose number was changed by execve while we held it."""
     pid = process.pid
     process.memory.forget()
-    vanished = False
     # The leader comes last: when the process was killed, it ends after the others, and those end when we let them.
     interrupted = None
     for seized in sorted(threads, key=lambda one: one.tid == pid):
-        vanished |= seized.state is State.GONE
         try:
             released = seized.release()
         except KeyboardInterrupt as error:
@@ -232,8 +230,9 @@ def _release_all(process: Process, threads: list[Seized]) -> None:
             released = seized.release()
         if not released:
             _stragglers.append(seized)
-    if vanished:
-        # A thread that calls execve goes on under the leader's number, and is still ours (ptrace(2), "execve(2) under ptrace").
+    if all(straggler.tid != pid for straggler in _stragglers):
+        # A thread that calls execve goes on under the leader's number, and is still ours (ptrace(2), "execve(2) under ptrace"). It may do
+        # so at any moment until all are let go.
         adopted = Seized(pid)
         if adopted.is_ours:
             adopted.release(STOP_SECONDS)
