@@ -101,7 +101,7 @@ _ALL = {
     "gcc -O2 lazy": ("-O2", "-Wl,-z,lazy"),
     "clang -O0": ("-O0",),
     "clang -O2": ("-O2",),
-    "clang -O3 -flto": ("-O3", "-fno-omit-frame-pointer"),
+    "clang -O3 -fno-omit-frame-pointer": ("-O3", "-fno-omit-frame-pointer"),
 }
 _SOME = {key: _ALL[key] for key in ("gcc -O0", "gcc -O2", "gcc -O2 -static", "gcc -O2 -static-pie", "clang -O2")}
 _CXX = ("-fnon-call-exceptions", "-static-libstdc++", "-static-libgcc")
