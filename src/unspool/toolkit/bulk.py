@@ -93,9 +93,8 @@ def _rules(rows: Array) -> tuple[list[FrameRule | None], Array]:
 
     words = rows.view("<u8").reshape(len(rows), -1)
     offsets, by_offset = np.unique(words[:, 4], return_inverse=True)
-    kinds, by_kind = np.unique(words[:, 5], return_inverse=True)
-    keys, first, which = np.unique(by_kind * len(offsets) + by_offset, return_index=True, return_inverse=True)
-    del kinds, keys
+    _, by_kind = np.unique(words[:, 5], return_inverse=True)
+    _, first, which = np.unique(by_kind * len(offsets) + by_offset, return_index=True, return_inverse=True)
     return [_rule(rows[index]) for index in first], which
 
 

@@ -102,7 +102,6 @@ class _Function:
         self.arch = ARCH_OF[abi]
         self.out = out
         self.piece: list[tuple[int, FrameRule]] = []
-        self.piece_start = fde.start
 
     def convert(self) -> None:
         try:
@@ -124,7 +123,6 @@ class _Function:
                 self.piece.append((start, rule))
             return
         self._close(start)
-        self.piece_start = end
         if isinstance(rule, PltRows) and start % PLT_ENTRY == 0:
             self.out.fdes.append(plt_function(start, end, rule.threshold))
             return
