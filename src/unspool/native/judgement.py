@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from unspool.model.explain import explain
+from unspool.model.shadow_stack import first_not_shadowed
 from unspool.model.stack import Frame
 from unspool.model.thread import Thread
 from unspool.model.verdict import Judgement, Stop, Verdict
@@ -25,22 +26,6 @@ def judge(frames: Sequence[Frame], stop: Stop, noted: tuple[int, Stop] | None, t
         return Judgement(Verdict.RELIABLE, scope=scope)
     frame, reason = min(reasons, key=lambda pair: pair[0])
     return Judgement(Verdict.UNRELIABLE, reason, frame, _sentence(frames, frame, reason, thread), scope)
-
-
-def first_not_shadowed(frames: Sequence[Frame], shadow: Sequence[int]) -> int | None:
-    """The first frame whose return address is not the next one on the shadow stack; None when all are.
-
-    A signal's trampoline is on the shadow stack, and an exact frame here: it is passed over. A frame that is missing here is next there.
-    """
-    position = iter(shadow)
-    passed: set[int] = set()
-    for index, frame in enumerate(frames):
-        if frame.exact or frame.trust.is_guess:
-            passed.add(frame.ip)
-            continue
-        if next((address for address in position if address not in passed), None) != frame.ip:
-            return index
-    return None
 
 
 def _sentence(frames: Sequence[Frame], index: int, reason: Stop, thread: Thread) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unspool.model.explain import explain
+from unspool.model.shadow_stack import first_not_shadowed
 from unspool.model.stack import Frame
 from unspool.model.thread import Thread
 from unspool.model.verdict import Judgement, Stop, Verdict
@@ -49,19 +50,3 @@ def judge(frames: Sequence[Frame], stop: Stop, notes: Notes, thread: Thread, det
     if notes.reason is stop and detail:
         sentence += f" ({detail})"
     return Judgement(Verdict.UNRELIABLE, notes.reason, notes.frame, sentence, scope)  # type: ignore[arg-type]
-
-
-def first_not_shadowed(frames: Sequence[Frame], shadow: Sequence[int]) -> int | None:
-    """The first frame whose return address is not the next one on the shadow stack; None when all are.
-
-    A signal's trampoline is on the shadow stack, and an exact frame here: it is passed over. A frame that is missing here is next there.
-    """
-    position = iter(shadow)
-    passed: set[int] = set()
-    for index, frame in enumerate(frames):
-        if frame.exact or frame.trust.is_guess:
-            passed.add(frame.ip)
-            continue
-        if next((address for address in position if address not in passed), None) != frame.ip:
-            return index
-    return None
