@@ -9,6 +9,7 @@ enum stop {
     STOP_END_SFRAME_OUTER = 3,
     STOP_END_RUNTIME_ENTRY = 4,
     STOP_END_COROUTINE = 5,
+    STOP_END_KERNEL_ENTRY = 6,
     STOP_NO_USER_STACK = 9,
     STOP_NO_MAPPING = 10,
     STOP_NOT_EXECUTABLE = 11,
@@ -77,6 +78,7 @@ enum verdict {
     X(3, "end-sframe-outer") \
     X(4, "end-runtime-entry") \
     X(5, "end-coroutine") \
+    X(6, "end-kernel-entry") \
     X(9, "no-user-stack") \
     X(10, "no-mapping") \
     X(11, "not-executable") \
@@ -127,6 +129,6 @@ enum verdict {
     X(2, "unreliable")
 
 // The stops that are accepted ends.
-#define STOP_IS_END(stop) ((stop) >= 1 && (stop) <= 5)
+#define STOP_IS_END(stop) ((stop) >= 1 && (stop) <= 6)
 
 #endif

@@ -25,7 +25,7 @@ def header() -> str:
         f"#define {prefix}_LABELS(X) \\\n" + " \\\n".join(f'    X({member.value}, "{member.label}")' for member in enum) + "\n"
         for enum, prefix in ((Stop, "STOP"), (Verdict, "VERDICT"))
     )
-    first, last = (member for member in (Stop.END_PROCESS_ENTRY, Stop.END_COROUTINE))
+    first, last = (member for member in (Stop.END_PROCESS_ENTRY, Stop.END_KERNEL_ENTRY))
     parts.append(f"// The stops that are accepted ends.\n#define STOP_IS_END(stop) ((stop) >= {first.value} && (stop) <= {last.value})\n")
     return "\n".join([*parts, "#endif\n"])
 

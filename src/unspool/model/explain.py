@@ -38,6 +38,9 @@ _EXPLANATIONS = {
         "The stack reaches the base of a coroutine; what resumed the coroutine is not on it.",
         "Look at the resumer's own stack if you need it: nothing is missing from this one.",
     ),
+    Stop.END_KERNEL_ENTRY: Explanation(
+        "The kernel stack reaches the place where the kernel was entered from user mode, or where a kernel thread begins.", _NOTHING
+    ),
     Stop.NO_USER_STACK: Explanation("The thread runs in the kernel only and has no user stack.", "Nothing: kernel threads have none."),
     Stop.NO_MAPPING: Explanation(
         "The address lies in no mapping of the process.",

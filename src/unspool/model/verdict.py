@@ -23,6 +23,7 @@ class Stop(enum.IntEnum):
     END_SFRAME_OUTER = 3
     END_RUNTIME_ENTRY = 4
     END_COROUTINE = 5
+    END_KERNEL_ENTRY = 6
     NO_USER_STACK = 9
     # identity
     NO_MAPPING = 10
@@ -86,7 +87,7 @@ class Stop(enum.IntEnum):
     @property
     def is_end(self) -> bool:
         """Whether a stack that stops here is whole."""
-        return Stop.END_PROCESS_ENTRY <= self <= Stop.END_COROUTINE
+        return Stop.END_PROCESS_ENTRY <= self <= Stop.END_KERNEL_ENTRY
 
     @property
     def ending(self) -> Ending:
