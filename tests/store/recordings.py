@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
+import duckdb
+
+from unspool.model.guest import Guest
 from unspool.model.symbol import Symbol, Unnamed
 from unspool.model.verdict import Judgement, Stop, Trust, Verdict
 from unspool.store.header import Header
@@ -44,7 +48,7 @@ class Scene:
     def frame(self, function: str, module: str = "demo", trust: Trust = Trust.CFI, *, line: int | None = None) -> int:
         """A frame in that function of that module; `line` gives it a source line."""
         offset = self._offsets.setdefault((module, function), 0x1000 + 0x100 * len(self._offsets))
-        space = "kernel" if module == "kernel" else "user"
+        space = "kernel" if module in {"kernel", "guest"} else "user"
         frame = self.writer.frame(self.modules[module], 0x7F00_0000_0000 + offset, offset, space, trust)
         file = f"/src/{module}.c" if line else None
         self.writer.name(frame, (Symbol(function, 4, file, line),))
@@ -89,6 +93,50 @@ def small(path: Path) -> Path:
         writer.counter("deferred", 1)
         writer.exited(demo, MONOTONIC + SECOND)
         writer.finish(SECOND)
+    return path
+
+
+WEB = Guest("web", 4000, 7, 1, "0b6c2f6e-0000-4000-8000-000000000001", "6.1.0-50-cloud-amd64", "ee" * 20, "kvm", "kvm-hold", "memfd")
+AGAIN = replace(WEB, generation=2)
+DATABASE = Guest("db", 5000, 8)
+
+
+def guests(path: Path) -> Path:
+    """Twelve samples over 1.2 s: of this host and of two guests, one of which boots again.
+
+    Host (demo, pid 10, cgroup /user.slice): 2 x leaf<-main, whole.
+    web, kernel 6.1.0, vCPU 0: 3 x gsys<-gentry<-serve<-main of nginx (pid 10, user frames too), whole and reliable;
+    vCPU 1: 2 x leaf<-main of nginx in user mode, reliable. web again (generation 2), vCPU 0: 2 x gsys<-gentry of swapper (pid 0), reliable.
+    db, kernel unknown, vCPU 0: 3 x gsys, cut by guest-pt, unreliable.
+    """
+    with Writer(path, HEADER) as writer:
+        scene = Scene(writer)
+        scene.modules["guest"] = writer.module("[guest.kernel]", "ee" * 20, "kernel")
+        main, leaf = scene.frame("main", line=10), scene.frame("leaf", trust=Trust.REGISTERS, line=30)
+        gsys, gentry = scene.frame("gsys", "guest", Trust.REGISTERS), scene.frame("gentry", "guest", Trust.ORC)
+        numbers = {guest.label: writer.guest(guest) for guest in (replace(WEB, kernel_release=""), WEB, AGAIN, DATABASE)}
+        host = writer.process(10, 5, "demo", "/usr/bin/demo", 1, cgroup="/user.slice")
+        nginx = writer.process(10, 0, "nginx", guest=numbers["web"])
+        idle = writer.process(0, 0, "swapper/0", guest=numbers["web#2"])
+        postgres = writer.process(77, 0, "postgres", guest=numbers["db"])
+        user = scene.stack(leaf, main)
+        both = scene.stack(gsys, gentry, leaf, main, kernel=2)
+        kernel = scene.stack(gsys, gentry, kernel=2, stop=Stop.END_KERNEL_ENTRY)
+        torn = scene.stack(gsys, kernel=1, stop=Stop.GUEST_PT)
+        rows = (
+            [(host, None, user)] * 2 + [(nginx, 0, both)] * 3 + [(nginx, 1, user)] * 2 + [(idle, 0, kernel)] * 2 + [(postgres, 0, torn)] * 3
+        )
+        for index, (process, vcpu, stack) in enumerate(rows):
+            thread = writer.thread(process, 10, "thread")
+            writer.sample(MONOTONIC + index * SECOND // 10, process, thread, -1 if vcpu is not None else 1, "cpu", "", 1, stack, vcpu=vcpu)
+        writer.finish(12 * SECOND // 10)
+    return path
+
+
+def of_schema_1(path: Path) -> Path:
+    """The samples of `small` in a file as an Unspool of schema 1 made it, by its own CREATE TABLE statements."""
+    with duckdb.connect(str(path)) as connection:
+        connection.execute((Path(__file__).parent / "schema_1.sql").read_text())
     return path
 
 

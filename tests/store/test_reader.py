@@ -4,7 +4,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from store.recordings import HEADER, small
+from store.recordings import AGAIN, DATABASE, HEADER, WEB, guests, of_schema_1, small
 
 from unspool.errors import RecordingError
 from unspool.store.load import load
@@ -103,3 +103,40 @@ def test_numbers_that_cannot_be_added_up_are_an_error_not_a_traceback(tmp_path: 
         connection.execute(f"UPDATE samples SET weight = {2**63 - 1}")
     with open_recording(path) as recording, pytest.raises(RecordingError, match="cannot be read"):
         load(recording)
+
+
+def test_a_file_of_schema_1_reads_as_one_without_guests(tmp_path: Path) -> None:
+    old, new = tmp_path / 'an "old" one.unspool', small(tmp_path / "a.unspool")
+    with open_recording(of_schema_1(old)) as recording, open_recording(new) as same:
+        assert 1 == recording.overview().schema
+        for table, columns in TABLES.items():
+            assert [(column.name, column.type) for column in columns] == [row[:2] for row in recording.rows(f"DESCRIBE {table}")]
+            if table != "recording":
+                assert same.rows(f"SELECT * FROM {table}") == recording.rows(f"SELECT * FROM {table}")
+        assert load(same).samples == load(recording).samples
+        assert load(same).functions == load(recording).functions
+
+
+def test_a_file_that_lacks_what_its_schema_has_is_refused(tmp_path: Path) -> None:
+    path = of_schema_1(tmp_path / "a.unspool")
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("UPDATE recording SET schema = 2")
+    with pytest.raises(RecordingError, match="damaged"):
+        open_recording(path)
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("UPDATE recording SET schema = 0")
+    with pytest.raises(RecordingError, match="not a recording"):
+        open_recording(path)
+
+
+def test_guests_are_kept_with_the_last_that_was_said_of_them(tmp_path: Path) -> None:
+    with open_recording(guests(tmp_path / "a.unspool")) as recording:
+        rows = recording.rows("SELECT guest, name, generation, uuid, kernel_release, registers_by FROM guests ORDER BY guest")
+        expected = [
+            (number, guest.name, guest.generation, guest.uuid or None, guest.kernel_release or None, guest.registers_by or None)
+            for number, guest in enumerate((WEB, AGAIN, DATABASE), 1)
+        ]
+        assert expected == rows
+        found = recording.rows("SELECT guest, vcpu, cpu, count(*) FROM samples JOIN processes USING (process) GROUP BY ALL ORDER BY ALL")
+        assert [(1, 0, -1, 3), (1, 1, -1, 2), (2, 0, -1, 2), (3, 0, -1, 3), (None, None, 1, 2)] == found
+        assert [("/user.slice", 1), (None, 3)] == recording.rows("SELECT cgroup, count(*) FROM processes GROUP BY ALL ORDER BY ALL")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from unspool.errors import RecordingError
 from unspool.store.place import MAGIC, MAGIC_OFFSET, wal_of
-from unspool.store.schema import SCHEMA, TABLES
+from unspool.store.schema import SCHEMA, TABLES, tables_of, view_statements
 
 if TYPE_CHECKING:
     import duckdb
@@ -195,17 +195,22 @@ def _check_schema(recording: Recording) -> None:
         found = set(recording.rows("SELECT table_name, column_name, data_type FROM information_schema.columns"))
     except duckdb.Error:
         rows, found = [], set()
+    schema = rows[0][0] if len(rows) == 1 else None
     names = {table for table, _, _ in found}
-    if len(rows) != 1 or not names >= set(TABLES) or not isinstance(rows[0][0], int):
+    if not isinstance(schema, int) or schema < 1 or not names >= set(tables_of(1)):
         raise RecordingError(f"{recording.path} is a DuckDB database but not a recording", hint="`duckdb FILE` opens it.")
-    if rows[0][0] > SCHEMA:
-        message = f"{recording.path} has schema {rows[0][0]}; this Unspool reads up to {SCHEMA}"
+    if schema > SCHEMA:
+        message = f"{recording.path} has schema {schema}; this Unspool reads up to {SCHEMA}"
         raise RecordingError(message, hint="Read it with the Unspool that made it, or a newer one.")
     missing = [
         f"{table}.{column.name}"
-        for table, columns in TABLES.items()
+        for table, columns in tables_of(schema).items()
         for column in columns
         if (table, column.name, column.type) not in found
     ]
     if missing:
-        raise RecordingError(f"{recording.path} is damaged: it has no {', '.join(missing[:3])} as schema {SCHEMA} wants it")
+        raise RecordingError(f"{recording.path} is damaged: it has no {', '.join(missing[:3])} as schema {schema} wants it")
+    if schema < SCHEMA:
+        database = recording.rows("SELECT current_database()")[0][0]
+        for statement in view_statements(schema, database):
+            recording.connection.execute(statement)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-SCHEMA = 1
+SCHEMA = 2
 """The number in `recording.schema`. A reader opens files of this number and below; a column is added, never given another meaning."""
 
 ColumnType = Literal["BIGINT", "UBIGINT", "INTEGER", "DOUBLE", "BOOLEAN", "VARCHAR", "BIGINT[]"]
@@ -13,12 +13,13 @@ ColumnType = Literal["BIGINT", "UBIGINT", "INTEGER", "DOUBLE", "BOOLEAN", "VARCH
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its SQL type, whether it can be NULL, and what it says."""
+    """One column: its SQL type, whether it can be NULL, what it says, and the first schema that has it."""
 
     name: str
     type: ColumnType
     says: str
     nullable: bool = False
+    since: int = 1
 
     @property
     def sql(self) -> str:
@@ -58,6 +59,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("exe", "VARCHAR", "path of the program; NULL when it could not be read", nullable=True),
         Column("parent", "INTEGER", "process id of the parent; NULL when it is not known", nullable=True),
         Column("exit_ns", "BIGINT", "when it ended, CLOCK_MONOTONIC; NULL while it lived", nullable=True),
+        Column("guest", "BIGINT", "the guest it runs in, its ids being those of that guest; NULL on this host", nullable=True, since=2),
+        Column("cgroup", "VARCHAR", "its control group when it was first seen; NULL when it is not known", nullable=True, since=2),
     ),
     "threads": (
         Column("thread", "BIGINT", "identity, used by `samples`"),
@@ -67,7 +70,11 @@ TABLES: dict[str, tuple[Column, ...]] = {
     ),
     "modules": (
         Column("module", "BIGINT", "identity, used by `frames` and `stacks`"),
-        Column("path", "VARCHAR", "the file's path as the process saw it; `[vdso]`, `[kernel]` and kernel modules in brackets"),
+        Column(
+            "path",
+            "VARCHAR",
+            "the file's path as the process saw it; `[vdso]`, `[kernel]`, `[guest.kernel]` and kernel modules in brackets",
+        ),
         Column("build_id", "VARCHAR", "the file's GNU build id in hexadecimal; NULL when it has none", nullable=True),
         Column("kind", "VARCHAR", "`file`, `vdso`, `jit`, `anon` or `kernel`"),
     ),
@@ -109,7 +116,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column(
             "first_bad_frame",
             "INTEGER",
-            "index of the first frame not to believe, 0 = innermost user frame; NULL when there is none",
+            "index of the first frame not to believe, 0 = innermost user frame, in a guest innermost frame; NULL when there is none",
             nullable=True,
         ),
     ),
@@ -117,11 +124,31 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("time_ns", "BIGINT", "when, CLOCK_MONOTONIC"),
         Column("process", "BIGINT", "whose"),
         Column("thread", "BIGINT", "of which thread"),
-        Column("cpu", "INTEGER", "on which CPU"),
+        Column("cpu", "INTEGER", "on which CPU of this host; -1 when it is not known"),
         Column("trigger", "VARCHAR", "what took it: `cpu`, `syscalls`, ..."),
         Column("detail", "VARCHAR", "what exactly, for example the system call's name; empty when the trigger says all"),
         Column("weight", "BIGINT", "how much it counts: 1, or what the trigger measured"),
         Column("stack", "BIGINT", "its stack"),
+        Column("vcpu", "INTEGER", "on which virtual CPU of its guest; NULL on this host", nullable=True, since=2),
+    ),
+    "guests": (
+        Column("guest", "BIGINT", "identity, used by `processes`; a guest that boots again gets a new row", since=2),
+        Column("name", "VARCHAR", "what its VMM calls it", since=2),
+        Column("uuid", "VARCHAR", "its UUID; NULL when it has none", nullable=True, since=2),
+        Column("vmm_pid", "INTEGER", "process id of its VMM on this host", since=2),
+        Column("vmm_start_ns", "BIGINT", "start of the VMM in nanoseconds since boot; 0 when it is not known", since=2),
+        Column("generation", "INTEGER", "1 for the boot that was seen first, 2 after a reboot, ...", since=2),
+        Column(
+            "kernel_release",
+            "VARCHAR",
+            "release of its kernel, as `uname -r` inside; NULL when it could not be read",
+            nullable=True,
+            since=2,
+        ),
+        Column("kernel_build_id", "VARCHAR", "build id of its kernel in hexadecimal; NULL when it is not known", nullable=True, since=2),
+        Column("accel", "VARCHAR", "what runs its code: `kvm` or `tcg`; NULL when it is not known", nullable=True, since=2),
+        Column("registers_by", "VARCHAR", "how the registers of its vCPUs were read; NULL when they were not", nullable=True, since=2),
+        Column("memory_by", "VARCHAR", "how its memory was read; NULL when it was not", nullable=True, since=2),
     ),
 }
 """Every table's columns in order."""
@@ -130,3 +157,22 @@ TABLES: dict[str, tuple[Column, ...]] = {
 def create_statements() -> list[str]:
     """The SQL that makes an empty recording's tables."""
     return [f"CREATE TABLE {table} ({', '.join(column.sql for column in columns)})" for table, columns in TABLES.items()]
+
+
+def tables_of(schema: int) -> dict[str, tuple[Column, ...]]:
+    """The tables and columns that a file of that schema holds."""
+    held = {table: tuple(column for column in columns if column.since <= schema) for table, columns in TABLES.items()}
+    return {table: columns for table, columns in held.items() if columns}
+
+
+def view_statements(schema: int, database: str) -> list[str]:
+    """The SQL that makes a file of an older schema look like one of this: what it lacks is NULL, or a table without rows."""
+    held, quoted = tables_of(schema), '"' + database.replace('"', '""') + '"'
+    statements = []
+    for table, columns in TABLES.items():
+        lacking = ", ".join(f'NULL::{column.type} AS "{column.name}"' for column in columns if column.since > schema)
+        if table not in held:
+            statements.append(f"CREATE TEMP VIEW {table} AS SELECT {lacking} WHERE false")
+        elif lacking:
+            statements.append(f"CREATE TEMP VIEW {table} AS SELECT *, {lacking} FROM {quoted}.main.{table}")  # noqa: S608 - names of the schema
+    return statements

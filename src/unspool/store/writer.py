@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from unspool.errors import RecordingError
+from unspool.model.guest import Guest
 from unspool.model.module import ModuleKind
 from unspool.model.symbol import Named, Unnamed
 from unspool.model.verdict import Judgement, Stop, Trust, Verdict
@@ -35,9 +36,6 @@ CONFIG: dict[str, str | bool | int | float | list[str]] = {
 REMEMBERED_STACKS = 100_000
 """How many stacks are remembered: an hour of recording must not fill the memory. One that was forgotten gets a second number."""
 
-ORDER = ("machine", "modules", "processes", "threads", "frames", "symbols", "stacks", "samples")
-"""The tables a commit fills; `recording` and `counters` are written apart, because their rows change."""
-
 
 class Writer:
     """A recording that grows. Every method but `commit` and `finish` only buffers; nothing is on disk before `commit()`.
@@ -59,7 +57,10 @@ class Writer:
         self._add = {table: batch.rows.append for table, batch in self._batches.items()}
         self._add_sample = self._add["samples"]
         self._machine: dict[str, str] = {}
-        self._processes: dict[tuple[int, int, str, str | None], int] = {}
+        self._guests: dict[tuple[str, str, int, int, int], int] = {}
+        self._guest_rows: dict[int, Guest] = {}
+        self._guests_changed = False
+        self._processes: dict[tuple[int, int, str, str | None, int | None], int] = {}
         self._threads: dict[tuple[int, int, str], int] = {}
         self._modules: dict[tuple[str, str, str], int] = {}
         self._frames: dict[tuple[int | None, int, str, Trust | None], int] = {}
@@ -80,13 +81,33 @@ class Writer:
                 self._machine[key] = value
                 self._add["machine"]((text(key), text(value)))
 
-    def process(self, pid: int, start_ns: int, comm: str, exe: str | None = None, parent: int | None = None) -> int:
-        """The process that runs this program; another comm or exe is another row."""
-        key = (pid, start_ns, comm, exe)
+    def guest(self, guest: Guest) -> int:
+        """The guest between two boots; what is said of its kernel and of how it was read may change, and the last word stays."""
+        key = (guest.name, guest.uuid, guest.vmm_pid, guest.vmm_start_ns, guest.generation)
+        known = self._guests.setdefault(key, len(self._guests) + 1)
+        if self._guest_rows.get(known) != guest:
+            self._guest_rows[known] = guest
+            self._guests_changed = True
+        return known
+
+    def process(  # noqa: PLR0913 - a row
+        self,
+        pid: int,
+        start_ns: int,
+        comm: str,
+        exe: str | None = None,
+        parent: int | None = None,
+        *,
+        guest: int | None = None,
+        cgroup: str | None = None,
+    ) -> int:
+        """The process that runs this program; another comm or exe is another row. `guest` is what `guest()` gave, None for this host."""
+        key = (pid, start_ns, comm, exe, guest)
         known = self._processes.get(key)
         if known is None:
             known = self._processes[key] = len(self._processes) + 1
-            self._add["processes"]((known, pid, start_ns, text(comm), exe and text(exe), parent, None))
+            row = (known, pid, start_ns, text(comm), exe and text(exe), parent, None, guest, cgroup and text(cgroup))
+            self._add["processes"](row)
         return known
 
     def exited(self, process: int, exit_ns: int) -> None:
@@ -150,9 +171,21 @@ class Writer:
             self._add["stacks"]((known, list(frames), kernel_frames, *end, judgement.verdict.label, reason, judgement.first_bad_frame))
         return known
 
-    def sample(self, time_ns: int, process: int, thread: int, cpu: int, trigger: str, detail: str, weight: int, stack: int) -> None:  # noqa: PLR0913, PLR0917 - a row
+    def sample(  # noqa: PLR0913, PLR0917 - a row
+        self,
+        time_ns: int,
+        process: int,
+        thread: int,
+        cpu: int,
+        trigger: str,
+        detail: str,
+        weight: int,
+        stack: int,
+        *,
+        vcpu: int | None = None,
+    ) -> None:
         """Note one sample; the meaning of each value is its column's in schema.py."""
-        self._add_sample((time_ns, process, thread, cpu, trigger, text(detail), weight, stack))
+        self._add_sample((time_ns, process, thread, cpu, trigger, text(detail), weight, stack, vcpu))
 
     def counter(self, name: str, value: int) -> None:
         """Set a counter to its total since the start."""
@@ -218,6 +251,10 @@ class Writer:
                 connection.execute("DELETE FROM counters")
                 self._batches["counters"].rows[:] = [(text(name), value) for name, value in self._counters.items()]
                 self._batches["counters"].insert(connection)
+            if self._guests_changed:
+                connection.execute("DELETE FROM guests")
+                self._batches["guests"].rows[:] = [_guest_row(number, guest) for number, guest in self._guest_rows.items()]
+                self._batches["guests"].insert(connection)
             if self._started_later:
                 start = [self.header.started_ns, self.header.monotonic_ns]
                 connection.execute("UPDATE recording SET started_ns = ?, monotonic_ns = ?", start)
@@ -237,6 +274,7 @@ class Writer:
         self._states.clear()
         self._exits.clear()
         self._counters_changed = False
+        self._guests_changed = False
         self._started_later = False
 
     @contextlib.contextmanager
@@ -251,6 +289,12 @@ class Writer:
             raise RecordingError(
                 f"{self.path} cannot be written: {first_line}", hint="Is the disk full? What was committed is kept."
             ) from error
+
+
+def _guest_row(number: int, guest: Guest) -> tuple[Any, ...]:
+    head = (number, text(guest.name), text(guest.uuid), guest.vmm_pid, guest.vmm_start_ns, guest.generation)
+    rest = (guest.kernel_release, guest.kernel_build_id, guest.accel, guest.registers_by, guest.memory_by)
+    return (*head, *map(text, rest))
 
 
 @contextlib.contextmanager
