@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 from hypothesis import settings
 
-pytest_plugins = [name for name in ("target_programs", "sframe_toolchain") if find_spec(name)]
+pytest_plugins = [name for name in ("target_programs", "sframe_toolchain", "guest_machines") if find_spec(name)]
 
 # In CI the examples are the same at every run: what a new random example finds is a developer's to find, not the next submission's.
 settings.register_profile("unspool", deadline=None, derandomize=bool(os.environ.get("CI")))
