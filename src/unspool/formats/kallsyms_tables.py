@@ -1,0 +1,289 @@
+"""The kernel's own symbol table as it stands in its memory: found by its content alone, in the layouts of Linux 5.x to 7.x.
+
+Source: scripts/kallsyms.c and kernel/kallsyms.c of the Linux sources. A name is a row of bytes, each of which stands for a token of the
+token table; the table is recognised by its tokens for the digits, which are always themselves. What was found is checked against itself:
+the token index, every marker, and the address that the table gives for itself.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from unspool.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MAX_SYMBOLS = 2_000_000
+MAX_NAME = 1024
+_DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
+_TOKENS = 256
+_GROUP = 256
+# Bytes of names that one marker spans: 256 names of at least 2 bytes, at most a length of 2 bytes and MAX_NAME tokens each.
+_MIN_STEP, _MAX_STEP = _GROUP * 2, _GROUP * (MAX_NAME + 2)
+_CANDIDATES = 8
+_FILE = "kallsyms"
+
+
+class KernelSymbols:
+    """Every symbol of a kernel by address and by name; what /proc/kallsyms shows of vmlinux."""
+
+    def __init__(self, addresses: bytes, text: bytes, starts: bytes) -> None:
+        """Take sorted u64 addresses; the names as "Tname" lines; and the u32 offset of each line in that text."""
+        self._addresses = array("Q", addresses)
+        self._text = text
+        self._starts = array("I", starts)
+
+    @classmethod
+    def of(cls, rows: list[tuple[int, str, str]]) -> KernelSymbols:
+        """The symbols from (address, type letter, name) rows in any order; rows of one address keep theirs."""
+        ordered = sorted(rows, key=lambda row: row[0])
+        lines = [f"{kind[:1]}{name}\n".encode(errors="surrogateescape") for _, kind, name in ordered]
+        starts, at = array("I"), 0
+        for line in lines:
+            starts.append(at)
+            at += len(line)
+        return cls(array("Q", [row[0] for row in ordered]).tobytes(), b"".join(lines), starts.tobytes())
+
+    def __len__(self) -> int:
+        """How many symbols there are."""
+        return len(self._addresses)
+
+    def __iter__(self) -> Iterator[tuple[int, str, str]]:
+        """Address, type letter and name of every symbol, by address."""
+        for index, address in enumerate(self._addresses):
+            line = self._line(index)
+            yield address, line[:1], line[1:]
+
+    def find(self, address: int) -> tuple[str, int] | None:
+        """Name and start of the symbol that `address` lies in, None below the first. Of aliases the first, as in the kernel's traces."""
+        index = self._index(address)
+        return None if index is None else (self._line(index)[1:], self._addresses[index])
+
+    def extent(self, address: int) -> tuple[int, int] | None:
+        """Start of the symbol that `address` lies in and of the next one, None below the first and in the last."""
+        index = self._index(address)
+        if index is None:
+            return None
+        after = bisect_right(self._addresses, address)
+        return None if after == len(self._addresses) else (self._addresses[index], self._addresses[after])
+
+    def address(self, name: str) -> int | None:
+        """The address of the first symbol of that name."""
+        wanted, at = name.encode() + b"\n", 0
+        while (at := self._text.find(wanted, at)) >= 0:
+            index = bisect_right(self._starts, at) - 1
+            if index >= 0 and self._starts[index] == at - 1:
+                return self._addresses[index]
+            at += len(wanted)
+        return None
+
+    def _index(self, address: int) -> int | None:
+        index = bisect_right(self._addresses, address) - 1
+        return None if index < 0 else bisect_left(self._addresses, self._addresses[index])
+
+    def _line(self, index: int) -> str:
+        start = self._starts[index]
+        return self._text[start : self._text.index(b"\n", start)].decode("utf-8", "replace")
+
+
+def read_tables(image: bytes, start: int) -> KernelSymbols:
+    """The symbols of a kernel whose image (from `start` on, an address that is a multiple of 8) is given; BadInput when there are none."""
+    at, why = 0, BadInput("no token table", file=_FILE)
+    for _ in range(_CANDIDATES):
+        at = image.find(_DIGITS, at)
+        if at < 0:
+            break
+        try:
+            return _read_at(image, start, at)
+        except BadInput as error:
+            why = error
+        at += len(_DIGITS)
+    raise why
+
+
+class _TokenTable(NamedTuple):
+    """The tokens, where their table starts, and where the token index after it ends (offsets in the image)."""
+
+    tokens: list[bytes]
+    start: int
+    end: int
+
+
+class _Names(NamedTuple):
+    """The compressed names: where the count of symbols stands, and where each name's length byte does."""
+
+    count_at: int
+    places: NDArray[np.uint32]
+
+
+def _read_at(image: bytes, start: int, digits: int) -> KernelSymbols:
+    table = _token_table(image, digits)
+    for names in _names(image, table.start):
+        text, starts = _expand(image, names, table)
+        for addresses in _addresses(image, start, names, table):
+            symbols = KernelSymbols(addresses.tobytes(), text, starts.tobytes())
+            if _is_consistent(symbols, start, len(image), start + table.start):
+                return symbols
+    raise BadInput("a token table without its names or addresses", file=_FILE, offset=table.start)
+
+
+def _token_table(image: bytes, digits: int) -> _TokenTable:
+    """The table whose tokens for the digits are at `digits`, checked against the index behind it."""
+    end = digits
+    for _ in range(_TOKENS - ord("0")):
+        end = image.find(b"\0", end, end + MAX_NAME) + 1
+        if end == 0:
+            raise BadInput("a token without end", file=_FILE, offset=digits)
+    for at in range(end, end + 8):
+        index = array("H", image[at : at + 2 * _TOKENS])
+        if len(index) < _TOKENS or index[0] != 0 or index[ord("0")] > digits:
+            continue
+        first = digits - index[ord("0")]
+        tokens = image[first:end].split(b"\0")[:-1]
+        if len(tokens) == _TOKENS and list(index) == _offsets(tokens):
+            return _TokenTable(tokens, first, at + 2 * _TOKENS)
+    raise BadInput("a token table without its index", file=_FILE, offset=digits)
+
+
+def _offsets(tokens: list[bytes]) -> list[int]:
+    places, at = [], 0
+    for token in tokens:
+        places.append(at & 0xFFFF)
+        at += len(token) + 1
+    return places
+
+
+def _names(image: bytes, table: int) -> Iterator[_Names]:
+    """Every reading of the bytes before the token table as names with their markers; a whole kernel has one."""
+    import numpy as np
+
+    # Before the token table stand the markers, in Linux 6.2 and 6.3 with 3 bytes a symbol between (kallsyms_seqs_of_names).
+    low = max(0, table - 4 * (MAX_SYMBOLS // _GROUP + 4) - 3 * MAX_SYMBOLS) & ~3
+    words = np.frombuffer(image, dtype="<u4", count=(table - low) // 4, offset=low).astype(np.int64)
+    steps = np.diff(words)
+    good = (steps >= _MIN_STEP) & (steps <= _MAX_STEP)
+    firsts = np.flatnonzero((words[:-1] == 0) & good)
+    stops = np.append(np.flatnonzero(~good), len(good))
+    lengths = stops[np.searchsorted(stops, firsts)] - firsts + 1
+    for which in np.argsort(-lengths, kind="stable")[:_CANDIDATES].tolist():
+        first, length = int(firsts[which]), int(lengths[which])
+        markers = words[first : first + length]
+        yield from _counted(image, low + first * 4, markers.tolist())
+
+
+def _counted(image: bytes, markers_at: int, markers: list[int]) -> Iterator[_Names]:
+    """The names before the markers: they follow their count, and each 256th stands where its marker says."""
+    import numpy as np
+
+    last = markers[-1]
+    high, low = markers_at - last, max(0, markers_at - last - _MAX_STEP - 16) & ~3
+    if high <= low:
+        return
+    counts = np.frombuffer(image, dtype="<u4", count=(high - low) // 4, offset=low)
+    # What follows the markers may look like one more of them.
+    fitting = (counts > _GROUP * (len(markers) - 3)) & (counts <= min(_GROUP * len(markers), MAX_SYMBOLS))
+    for which in np.flatnonzero(fitting).tolist()[: _CANDIDATES * 8]:
+        at, count = low + 4 * which, int(counts[which])
+        for names_at in (at + 8, at + 4):
+            places = _walk(image[names_at:markers_at], count, markers)
+            if places is not None:
+                yield _Names(at, np.array(places, dtype=np.uint32) + np.uint32(names_at))
+
+
+def _walk(names: bytes, count: int, markers: list[int]) -> list[int] | None:
+    """Where each of `count` names begins, None when the names do not lead from marker to marker and fill their place."""
+    places: list[int] = []
+    at = 0
+    try:
+        for marker in markers[: -(-count // _GROUP)]:
+            if at != marker:
+                return None
+            for _ in range(min(_GROUP, count - len(places))):
+                places.append(at)
+                length = names[at]
+                if length & 0x80:
+                    # Linux 6.1 on: a name of more than 127 tokens has a length of two bytes.
+                    length = (length & 0x7F | names[at + 1] << 7) + 1
+                elif not length:
+                    return None
+                at += length + 1
+    except IndexError:
+        return None
+    return places if len(places) == count and 0 <= len(names) - at < 8 else None
+
+
+def _expand(image: bytes, names: _Names, table: _TokenTable) -> tuple[bytes, NDArray[np.uint32]]:
+    """All names written out, a line each, and the offset of each line."""
+    import numpy as np
+
+    first = int(names.places[0])
+    # A sentinel behind the last name: its place is where the walk ended.
+    places = (names.places - np.uint32(first)).astype(np.int64)
+    raw = np.frombuffer(image, dtype=np.uint8, offset=first, count=int(places[-1]) + 2)
+    last = int(raw[places[-1]])
+    last = (last & 0x7F | int(raw[places[-1] + 1]) << 7) + 2 if last & 0x80 else last + 1
+    codes = np.frombuffer(image, dtype=np.uint8, offset=first, count=int(places[-1]) + last).astype(np.int64)
+    # The length byte becomes the line's end (token 256), its second byte nothing (token 257).
+    seconds = places[codes[places] >= 0x80] + 1
+    codes[places] = _TOKENS
+    codes[seconds] = _TOKENS + 1
+    tokens = [*table.tokens, b"\n", b""]
+    sizes = np.array([len(token) for token in tokens], dtype=np.int64)
+    offsets = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))[:-1]
+    lengths = sizes[codes]
+    ends = np.cumsum(lengths)
+    if ends[-1] > len(places) * MAX_NAME or int(np.diff(ends[places], append=ends[-1]).max()) > MAX_NAME:
+        raise BadInput("names that are too long", file=_FILE, offset=first)
+    pool = np.frombuffer(b"".join(tokens), dtype=np.uint8)
+    # Each byte of the result: its token's place in the pool, and how far into the token it is.
+    source = np.repeat(offsets[codes] - (ends - lengths), lengths) + np.arange(int(ends[-1]))
+    text = pool[source].tobytes()[1:] + b"\n"
+    if b"\n\n" in text or text.startswith(b"\n"):
+        raise BadInput("an empty name", file=_FILE, offset=first)
+    return text, (ends[places] - 1).astype(np.uint32)
+
+
+def _addresses(image: bytes, start: int, names: _Names, table: _TokenTable) -> Iterator[NDArray[np.uint64]]:
+    """Every reading of the bytes around as addresses: offsets before the count (to 6.3) or behind the token index (6.4 on)."""
+    import numpy as np
+
+    count = len(names.places)
+    size = 4 * count
+    old_base = names.count_at - 8
+    behind8, behind4 = -(-table.end // 8) * 8, -(-table.end // 4) * 4
+    places = ((old_base - -(-size // 8) * 8, old_base), (behind8, behind8 + -(-size // 8) * 8), (behind4, None))
+    for at, base_at in places:
+        if at < 0 or at + size > len(image):
+            continue
+        offsets = np.frombuffer(image, dtype="<i4", count=count, offset=at)
+        if base_at is None:
+            # Linux 7.x: each offset is relative to its own place.
+            own = np.arange(count, dtype=np.int64) * 4 + offsets
+            yield own.astype(np.uint64) + np.uint64(start + at)
+            continue
+        base = int.from_bytes(image[base_at : base_at + 8], "little")
+        if not start <= base <= start + len(image):
+            continue
+        # CONFIG_KALLSYMS_ABSOLUTE_PERCPU (to 6.14): offsets from 0 up are per-CPU addresses, the others count down from base - 1.
+        wide = offsets.astype(np.int64)
+        yield np.where(wide >= 0, wide.astype(np.uint64), (-1 - wide).astype(np.uint64) + np.uint64(base))
+        yield offsets.view("<u4").astype(np.uint64) + np.uint64(base)
+
+
+def _is_consistent(symbols: KernelSymbols, start: int, size: int, table: int) -> bool:
+    """Whether the addresses are in order, and the symbols that can be checked are where they must be."""
+    import numpy as np
+
+    addresses = np.frombuffer(symbols._addresses, dtype=np.uint64)  # noqa: SLF001 - the same module
+    if (addresses[1:] < addresses[:-1]).any():
+        return False
+    stated = symbols.address("kallsyms_token_table")
+    if stated is not None:
+        return stated == table
+    text = symbols.address("_stext") or symbols.address("_text")
+    return text is not None and start <= text < start + size
