@@ -39,7 +39,7 @@ class Batch:
         if not self.rows:
             return
         values = zip(*self.rows, strict=True)
-        arrays = {column.name: _array(column, value) for column, value in zip(self.columns, values, strict=True)}
+        arrays = {column.name: array_of(column, value) for column, value in zip(self.columns, values, strict=True)}
         connection.register("batch", arrays)
         try:
             connection.execute(self._insert)
@@ -53,7 +53,7 @@ def update(connection: duckdb.DuckDBPyConnection, table: str, column: str, value
         return
     kinds = {known.name: known for known in TABLES[table]}
     key, changed = TABLES[table][0], kinds[column]
-    connection.register("batch", {"key": _array(key, list(values)), "value": _array(changed, list(values.values()))})
+    connection.register("batch", {"key": array_of(key, list(values)), "value": array_of(changed, list(values.values()))})
     try:
         connection.execute(f'UPDATE {table} SET "{column}" = batch.value::{changed.type} FROM batch WHERE {table}."{key.name}" = batch.key')  # noqa: S608 - names of the schema
     finally:
@@ -83,7 +83,8 @@ def _selected(column: Column) -> str:
     return f"nullif({name}, {missing})"
 
 
-def _array(column: Column, values: Sequence[Any]) -> np.ndarray:
+def array_of(column: Column, values: Sequence[Any]) -> np.ndarray:
+    """A column's values as an array, None as the value of `MISSING`."""
     import numpy as np
 
     if column.type == "BIGINT[]":
