@@ -4,7 +4,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from store.recordings import small
+from store.recordings import guests, small
 
 from unspool.errors import RecordingError
 from unspool.model.verdict import Stop, Verdict
@@ -51,6 +51,49 @@ def test_a_filter_keeps_the_samples_it_names(recording: Path, only: Filter, samp
         profile = load(opened, only, timed=True)
     assert profile.timed is not None
     assert samples == profile.samples == profile.weight == len(profile.timed)
+
+
+@pytest.mark.parametrize(
+    ("only", "samples"),
+    [
+        (Filter(guests=("web",)), 7),
+        (Filter(guests=("web#1",)), 5),
+        (Filter(guests=("web#2", "d*")), 5),
+        (Filter(guests=("0b6c2f6e-0000-4000-8000-000000000001",)), 7),
+        (Filter(guests=("5000",)), 3),
+        (Filter(guests=("[host]",)), 2),
+        (Filter(guests=("other",)), 0),
+        (Filter(guests=("other", "[host]", "db")), 5),
+        (Filter(kernels=("6.1.0-*",)), 7),
+        (Filter(kernels=("6.18*",)), 2),
+        (Filter(vcpus=(0,)), 8),
+        (Filter(vcpus=(0, 1)), 10),
+        (Filter(pids=(10,)), 7),
+        (Filter(pids=(10,), guests=("web",)), 5),
+        (Filter(modes=("kernel",)), 8),
+        (Filter(modes=("user",)), 4),
+        (Filter(modes=("user",), guests=("web",), vcpus=(1,)), 2),
+        (Filter(cgroups=("/user.slice",)), 2),
+        (Filter(cgroups=("/",)), 0),
+        (Filter(cgroups=("/user*",)), 2),
+        (Filter(endings=("cut",)), 3),
+        (Filter(verdicts=(Verdict.RELIABLE,)), 9),
+    ],
+    ids=str,
+)
+def test_guests_vcpus_and_control_groups_are_filters_too(tmp_path_factory: pytest.TempPathFactory, only: Filter, samples: int) -> None:
+    path = tmp_path_factory.mktemp("guests") / "a.unspool"
+    with open_recording(guests(path)) as opened:
+        profile = load(opened, only, timed=True)
+    assert profile.timed is not None
+    assert samples == profile.samples == len(profile.timed)
+
+
+def test_a_process_below_a_control_group_belongs_to_it() -> None:
+    only = Filter(cgroups=("/system.slice", "/user.slice/*.scope"))
+    inside = ("/system.slice", "/system.slice/web.service", "/user.slice/a.scope", "/user.slice/u/b.scope/c")
+    assert all(only.chooses_cgroup(cgroup) for cgroup in inside)
+    assert not any(only.chooses_cgroup(cgroup) for cgroup in ("", "/", "/system.slices", "/user.slice"))
 
 
 def test_a_reference_to_nothing_is_an_error_not_a_wrong_answer(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store.recordings import small
+from store.recordings import guests, small
 
 from unspool.model.verdict import Stop, Verdict
 from unspool.profile.columns import Profile
@@ -29,12 +29,18 @@ filters = st.builds(
     stops=st.sampled_from([(), (), (Stop.NO_UNWIND_INFO,), (Stop.END_PROCESS_ENTRY, Stop.CYCLE)]),
     since=st.sampled_from([None, None, 0.0, 0.2, 0.35]),
     until=st.sampled_from([None, None, 0.2, 0.9, 0.0]),
+    guests=st.sampled_from([(), (), ("web",), ("web#1", "[host]"), ("web#2",), ("d?",), ("5000",), ("none",), ("[host]",)]),
+    vcpus=st.sampled_from([(), (), (0,), (1, 2), (9,)]),
+    kernels=st.sampled_from([(), (), ("6.18*",), ("6.1.0*",), ("*",)]),
+    cgroups=st.sampled_from([(), (), ("/user.slice",), ("/user",), ("*",), ("/",)]),
+    modes=st.sampled_from([(), (), ("kernel",), ("user",), ("user", "kernel")]),
 )
 
 
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small(tmp_path_factory.mktemp("selection") / "a.unspool")
+@pytest.fixture(scope="module", params=[small, guests])
+def recording(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made: Path = request.param(tmp_path_factory.mktemp("selection") / "a.unspool")
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,7 @@ def whole(recording: Path) -> Profile:
 
 def rows(profile: Profile) -> list[tuple[int, ...]]:
     counted = profile.counted
-    return sorted(zip(*(getattr(counted, name).tolist() for name in ("task", "event", "stack", "count", "weight")), strict=True))
+    return sorted(zip(*(getattr(counted, name).tolist() for name in ("task", "event", "stack", "vcpu", "count", "weight")), strict=True))
 
 
 @given(only=filters)
@@ -58,6 +64,7 @@ def test_memory_and_sql_choose_the_same_samples(recording: Path, whole: Profile,
     assert found.timed is not None
     assert expected.timed.time_ns.tolist() == found.timed.time_ns.tolist()
     assert expected.timed.stack.tolist() == found.timed.stack.tolist()
+    assert expected.timed.vcpu.tolist() == found.timed.vcpu.tolist()
 
 
 def test_without_a_filter_everything_passes(whole: Profile) -> None:

@@ -76,7 +76,7 @@ def _groups(profile: Profile, timed: Timed, options: Options) -> Iterator[tuple[
     import numpy as np
 
     names: Numbered[str] = Numbered()
-    group_of = np.array([names.number(group_name(task, options.by)) for task in profile.tasks] or [0], dtype=np.int64)
+    group_of = np.array([names.number(group_name(profile, task, options.by)) for task in profile.tasks] or [0], dtype=np.int64)
     groups = group_of[timed.task]
     sizes = np.bincount(groups, minlength=1)
     for group in np.argsort(-sizes, kind="stable").tolist():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from unspool.model.guest import HOST, Guest
 from unspool.model.module import ModuleKind
 from unspool.model.verdict import Stop, Trust, Verdict
 
@@ -53,13 +54,15 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A thread and its process. `exe` is empty when it is not known."""
+    """A thread and its process. `exe` and `cgroup` are empty when they are not known; `guest` is an index into `Profile.guests` or NONE."""
 
     pid: int
     tid: int
     process: str
     thread: str
     exe: str = ""
+    cgroup: str = ""
+    guest: int = NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +129,15 @@ class Stacks:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How often each stack was seen in each thread by each event: indices, number of samples, and the sum of their weights."""
+    """How often each stack was seen in each thread by each event: indices, number of samples, and the sum of their weights.
+
+    `vcpu` is the guest's virtual CPU, NONE for samples of the host.
+    """
 
     task: Ints
     event: Ints
     stack: Ints
+    vcpu: Ints
     count: Ints
     weight: Ints
 
@@ -141,10 +148,14 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Single samples in order of time (`time_ns` CLOCK_MONOTONIC), for formats that show time."""
+    """Single samples in order of time (`time_ns` CLOCK_MONOTONIC), for formats that show time.
+
+    `cpu` is NONE when it is not known, `vcpu` for samples of the host.
+    """
 
     time_ns: Ints
     cpu: Ints
+    vcpu: Ints
     task: Ints
     event: Ints
     stack: Ints
@@ -182,7 +193,10 @@ class About:
 
 @dataclass(frozen=True)
 class Profile:
-    """Counted stacks, and the tables their columns point into. `timed` is None unless single samples were asked for."""
+    """Counted stacks, and the tables their columns point into. `timed` is None unless single samples were asked for.
+
+    `guests` are the virtual machines that tasks run in; empty in a recording of the host alone.
+    """
 
     about: About
     modules: tuple[Module, ...]
@@ -195,6 +209,7 @@ class Profile:
     stacks: Stacks
     counted: Counted
     timed: Timed | None = None
+    guests: tuple[Guest, ...] = ()
 
     @cached_property
     def samples(self) -> int:
@@ -209,6 +224,20 @@ class Profile:
     def module_name(self, index: int) -> str:
         """The short name of a module; empty for NONE."""
         return "" if index == NONE else self.modules[index].name
+
+    def guest_of(self, task: Task) -> Guest | None:
+        """The guest a task runs in; None on the host."""
+        return None if task.guest == NONE else self.guests[task.guest]
+
+    def machine_name(self, task: Task) -> str:
+        """The guest's name as the user sees it; HOST for a task of this host."""
+        guest = self.guest_of(task)
+        return HOST if guest is None else guest.label
+
+    def kernel_of(self, task: Task) -> str:
+        """The release of the kernel a task runs on; empty when it is not known."""
+        guest = self.guest_of(task)
+        return self.about.kernel if guest is None else guest.kernel_release
 
     def mark(self, stack: int) -> str:
         """What stands at the root of a stack that cannot be taken as it is; empty for a whole one that nothing speaks against."""

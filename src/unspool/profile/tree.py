@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
+from unspool.model.guest import HOST
 from unspool.profile.arrays import grouped, summed
 from unspool.profile.columns import NONE, Function, Profile, Task
 from unspool.profile.paths import Paths, paths
@@ -18,8 +19,13 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
-Grouping = Literal["none", "comm", "process", "thread"]
-"""What stands below the root: nothing, the command name, the process (name and pid), or process and thread."""
+Grouping = Literal["none", "comm", "process", "thread", "guest"]
+"""What stands below the root: nothing, the command name, the process (name and pid), process and thread, or the machine alone.
+
+Tasks of a guest stand below their guest (`guest:NAME`), but for `none`.
+"""
+GUEST = "guest:"
+"""What stands before a guest's name where it is a group."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +109,17 @@ def grow(profile: Profile, *, by: Grouping = "comm", marks: bool = True, of: Pat
     import numpy as np
 
     of = of or paths(profile)
-    rows, stack, weight, names = _rows(profile, by)
-    functions = [Function("all"), *names] if by != "none" else [Function("all")]
+    rows, stack, weight, ways = _rows(profile, by)
+    levels, names = _levels(ways)
+    functions = [Function("all"), *map(Function, names)]
     groups = frozenset(range(len(profile.functions) + 1, len(profile.functions) + len(functions)))
     base = len(profile.functions)
     mark_of, words = _marks(profile, base + len(functions)) if marks else (None, [])
     growth = _Growth(base + len(functions) + len(words), np.zeros(len(stack), dtype=np.int64), [], [])
     everyone = np.arange(len(stack), dtype=np.int64)
-    if by != "none" and len(stack):
-        growth.step(everyone, rows + base + 1)
+    for level in levels:
+        grouped_rows = everyone[level[rows] != NONE]
+        growth.step(grouped_rows, level[rows[grouped_rows]] + base + 1)
     if mark_of is not None:
         marked = everyone[mark_of[stack] != NONE]
         if len(marked):
@@ -158,29 +166,51 @@ def _totals(own: Ints, parent: Ints, growth: _Growth) -> Ints:
     return total
 
 
-def _rows(profile: Profile, by: Grouping) -> tuple[Ints, Ints, Ints, list[Function]]:
-    """The distinct (group, stack) pairs with their weights, and the groups' names."""
+def _rows(profile: Profile, by: Grouping) -> tuple[Ints, Ints, Ints, list[tuple[str, ...]]]:
+    """The distinct (group, stack) pairs with their weights, and what each group is called, outermost first."""
     import numpy as np
 
-    names: dict[str, int] = {}
-    group_of = np.array([names.setdefault(group_name(task, by), len(names)) for task in profile.tasks] or [0], dtype=np.int64)
+    ways: dict[tuple[str, ...], int] = {}
+    group_of = np.array([ways.setdefault(groups_of(profile, task, by), len(ways)) for task in profile.tasks] or [0], dtype=np.int64)
     size = max(len(profile.stacks), 1)
     keys, places = grouped(group_of[profile.counted.task] * size + profile.counted.stack)
     weight = summed(places, profile.counted.weight, len(keys))
-    return keys // size, keys % size, weight, [Function(name) for name in names]
+    return keys // size, keys % size, weight, list(ways)
 
 
-def group_name(task: Task, by: Grouping) -> str:
-    """What stands for a thread's group in the tree."""
+def _levels(ways: list[tuple[str, ...]]) -> tuple[list[Ints], list[str]]:
+    """For each level of groups the place of every group's name among the names, NONE where a group has fewer; and the names."""
+    import numpy as np
+
+    names: dict[tuple[int, str], int] = {}
+    deepest = max(map(len, ways), default=0)
+    levels = [
+        np.array([names.setdefault((depth, way[depth]), len(names)) if depth < len(way) else NONE for way in ways], dtype=np.int64)
+        for depth in range(deepest)
+    ]
+    return levels, [name for _, name in names]
+
+
+def groups_of(profile: Profile, task: Task, by: Grouping) -> tuple[str, ...]:
+    """What stands for a thread in the tree, outermost first: its guest when it has one, then its group."""
+    guest = profile.guest_of(task)
+    machine = () if guest is None else (GUEST + guest.label,)
     match by:
         case "none":
-            return ""
+            return ()
+        case "guest":
+            return machine or (HOST,)
         case "comm":
-            return task.process
+            return (*machine, task.process)
         case "process":
-            return f"{task.process} ({task.pid})"
+            return (*machine, f"{task.process} ({task.pid})")
         case "thread":
-            return f"{task.process} ({task.pid}) {task.thread} ({task.tid})"
+            return (*machine, f"{task.process} ({task.pid}) {task.thread} ({task.tid})")
+
+
+def group_name(profile: Profile, task: Task, by: Grouping) -> str:
+    """The same in one line."""
+    return " ".join(groups_of(profile, task, by))
 
 
 def _marks(profile: Profile, first: int) -> tuple[Ints, list[Function]]:

@@ -24,9 +24,10 @@ def load(recording: Recording, only: Filter = EVERYTHING, *, timed: bool = False
     tables = Tables(recording)
     stacks, stack_places = _stacks(recording, tables)
     events = tuple(Event(*row) for row in recording.rows("SELECT DISTINCT trigger, detail FROM samples ORDER BY ALL"))
-    rows = _Rows(recording, only, tables.task_places, stack_places)
+    known = about(recording)
+    rows = _Rows(recording, only, tables, stack_places, known.kernel)
     profile = Profile(
-        about=about(recording),
+        about=known,
         modules=tables.modules,
         functions=tables.functions,
         files=tables.files,
@@ -37,6 +38,7 @@ def load(recording: Recording, only: Filter = EVERYTHING, *, timed: bool = False
         stacks=stacks,
         counted=rows.counted(),
         timed=rows.timed() if timed else None,
+        guests=tables.guests,
     )
     return profile.keep(matching_modules(profile, only.modules)) if only.modules else profile
 
@@ -74,21 +76,37 @@ class _Rows:
 
     recording: Recording
     only: Filter
-    tasks: Places
+    tables: Tables
     stacks: Places
+    kernel: str
+
+    def _where(self) -> tuple[str, list[object]]:
+        guests = zip(self.tables.guest_places.identities.tolist(), self.tables.guests, strict=True)
+        machines = [None] if self.only.chooses_machine(None, self.kernel) else []
+        return where(
+            self.only, [*machines, *(number for number, guest in guests if self.only.chooses_machine(guest, guest.kernel_release))]
+        )
 
     def counted(self) -> Counted:
-        condition, parameters = where(self.only)
+        condition, parameters = self._where()
         found = columns(self.recording, COUNTED.format(source=SOURCE, condition=condition), parameters)
-        return Counted(self.tasks.of(found["thread"]), found["event"], self.stacks.of(found["stack"]), found["count"], found["weight"])
+        return Counted(
+            task=self.tables.task_places.of(found["thread"]),
+            event=found["event"],
+            stack=self.stacks.of(found["stack"]),
+            vcpu=found["vcpu"].astype("int64"),
+            count=found["count"],
+            weight=found["weight"],
+        )
 
     def timed(self) -> Timed:
-        condition, parameters = where(self.only)
+        condition, parameters = self._where()
         found = columns(self.recording, TIMED.format(source=SOURCE, condition=condition), parameters)
         return Timed(
             time_ns=found["time_ns"],
             cpu=found["cpu"].astype("int64"),
-            task=self.tasks.of(found["thread"]),
+            vcpu=found["vcpu"].astype("int64"),
+            task=self.tables.task_places.of(found["thread"]),
             event=found["event"],
             stack=self.stacks.of(found["stack"]),
             weight=found["weight"],
@@ -113,9 +131,10 @@ SOURCE = """
     JOIN stacks s USING (stack) JOIN processes p USING (process) JOIN threads t USING (thread), recording
 """
 COUNTED = """
-    SELECT thread, event, stack, count(*)::BIGINT AS count, sum(weight)::BIGINT AS weight
+    SELECT thread, event, stack, coalesce(vcpu, -1) AS vcpu, count(*)::BIGINT AS count, sum(weight)::BIGINT AS weight
     {source} WHERE {condition} GROUP BY ALL ORDER BY ALL
 """
 TIMED = """
-    SELECT time_ns, cpu, thread, event, stack, weight {source} WHERE {condition} ORDER BY time_ns, cpu, thread, stack
+    SELECT time_ns, cpu, coalesce(vcpu, -1) AS vcpu, thread, event, stack, weight
+    {source} WHERE {condition} ORDER BY time_ns, cpu, thread, stack
 """

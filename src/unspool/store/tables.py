@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unspool.errors import RecordingError
+from unspool.model.guest import Guest
 from unspool.model.verdict import Trust
 from unspool.profile.columns import NO_OFFSET, NONE, Entries, Frames, Function, Module, Task
 from unspool.store.reader import Recording
@@ -55,12 +57,13 @@ def columns(recording: Recording, sql: str, parameters: list[object] | None = No
 
 
 class Tables:
-    """Modules, frames, names and threads of a recording."""
+    """Modules, frames, names, guests and threads of a recording."""
 
     def __init__(self, recording: Recording) -> None:
         """Read them."""
         self._recording = recording
         self.modules, self.module_places = self._modules()
+        self.guests, self.guest_places = self._guests()
         self.tasks, self.task_places = self._tasks()
         frames = columns(recording, FRAMES)
         self.frame_places = Places("frames", frames["frame"])
@@ -74,11 +77,19 @@ class Tables:
         rows = self._recording.rows("SELECT module, path, coalesce(build_id, ''), kind FROM modules ORDER BY module")
         return tuple(Module(*row[1:]) for row in rows), Places("modules", np.array([row[0] for row in rows], dtype=np.int64))
 
+    def _guests(self) -> tuple[tuple[Guest, ...], Places]:
+        import numpy as np
+
+        rows = self._recording.rows(GUESTS)
+        return tuple(Guest(*row[1:]) for row in rows), Places("guests", np.array([row[0] for row in rows], dtype=np.int64))
+
     def _tasks(self) -> tuple[tuple[Task, ...], Places]:
         import numpy as np
 
         rows = self._recording.rows(TASKS)
-        return tuple(Task(*row[1:]) for row in rows), Places("threads", np.array([row[0] for row in rows], dtype=np.int64))
+        guests = self.guest_places.of(np.array([row[-1] for row in rows], dtype=np.int64)).tolist()
+        tasks = tuple(Task(*values) for values in ((*row[1:-1], guest) for row, guest in zip(rows, guests, strict=True)))
+        return tasks, Places("threads", np.array([row[0] for row in rows], dtype=np.int64))
 
     def _entries(self, frames: dict[str, Any], modules: Ints) -> tuple[tuple[Function, ...], tuple[str, ...], Entries, Ints]:
         """The calls behind every frame; a frame without a name is one call, named after its place."""
@@ -92,42 +103,45 @@ class Tables:
         total = int(starts[-1])
         # Where the rows of `symbols` go: they are in the order of frames, and unnamed frames between them take one place each.
         spots = np.arange(len(owners)) + (np.cumsum(lengths - named) - (lengths - named))[owners]
-        names = _Names()
+        names = Names()
         function = np.zeros(total, dtype=np.int64)
         pairs = zip(symbols["function"].tolist(), modules[owners].tolist(), strict=True)
         function[spots] = [names.function(name, module) for name, module in pairs]
         bare = np.flatnonzero(named == 0)
-        function[starts[bare]] = [names.function(*self._place(frames, modules, frame), named=False) for frame in bare.tolist()]
+        places = zip(modules[bare].tolist(), frames["offset"][bare].tolist(), strict=True)
+        function[starts[bare]] = [names.place(self.modules, *place) for place in places]
         file, line, offset = (np.full(total, value, dtype=np.int64) for value in (NONE, 0, 0))
         inlined = np.zeros(total, dtype=bool)
         file[spots] = [names.file(name) for name in symbols["file"].tolist()]
         line[spots], offset[spots], inlined[spots] = symbols["line"], symbols["offset"], symbols["inlined"]
         return tuple(names.functions), tuple(names.files), Entries(function, file, line, offset, inlined), starts
 
-    def _place(self, frames: dict[str, Any], modules: Ints, frame: int) -> tuple[str, int]:
-        """What stands for a frame without a name: module+offset; without a file one word for all, or each address would be a function."""
-        module, offset = int(modules[frame]), int(frames["offset"][frame])
-        if module == NONE or offset == NO_OFFSET:
-            return UNKNOWN, module
-        return f"{self.modules[module].name}+{offset:#x}", module
 
-
-class _Names:
-    """Functions and files by what identifies them."""
+class Names:
+    """Functions and files by what identifies them: the same arguments give the same number."""
 
     def __init__(self) -> None:
+        """None is known."""
         self.functions: list[Function] = []
         self.files: list[str] = []
         self._functions: dict[tuple[str, int, bool], int] = {}
         self._files: dict[str, int] = {}
 
     def function(self, name: str, module: int, *, named: bool = True) -> int:
+        """The number of a function."""
         number = self._functions.setdefault((name, module, named), len(self.functions))
         if number == len(self.functions):
             self.functions.append(Function(name, module, named))
         return number
 
+    def place(self, modules: Sequence[Module], module: int, offset: int) -> int:
+        """What stands for a frame without a name: module+offset; without a file one word for all, or each address would be a function."""
+        if module == NONE or offset == NO_OFFSET:
+            return self.function(UNKNOWN, module, named=False)
+        return self.function(f"{modules[module].name}+{offset:#x}", module, named=False)
+
     def file(self, name: str) -> int:
+        """The number of a source file, NONE for no name."""
         if not name:
             return NONE
         number = self._files.setdefault(name, len(self.files))
@@ -145,6 +159,12 @@ FRAMES = f"""
 SYMBOLS = """
     SELECT frame, function, "offset", coalesce(file, '') AS file, coalesce(line, 0) AS line, inlined FROM symbols ORDER BY frame, depth
 """
-TASKS = """
-    SELECT thread, p.pid, tid, p.comm, t.comm, coalesce(exe, '') FROM threads t JOIN processes p USING (process) ORDER BY thread
+TASKS = f"""
+    SELECT thread, p.pid, tid, p.comm, t.comm, coalesce(exe, ''), coalesce(cgroup, ''), coalesce(guest, {NONE})
+    FROM threads t JOIN processes p USING (process) ORDER BY thread
+"""  # noqa: S608 - a number
+GUESTS = """
+    SELECT guest, name, vmm_pid, vmm_start_ns, generation, coalesce(uuid, ''), coalesce(kernel_release, ''), coalesce(kernel_build_id, ''),
+        coalesce(accel, ''), coalesce(registers_by, ''), coalesce(memory_by, '')
+    FROM guests ORDER BY guest
 """

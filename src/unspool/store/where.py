@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def where(only: Filter) -> tuple[str, list[object]]:
-    """The condition on `samples`, joined with stacks `s`, processes `p`, threads `t` and `recording`, and its parameters."""
+def where(only: Filter, machines: Sequence[int | None]) -> tuple[str, list[object]]:
+    """The condition on `samples`, joined with stacks `s`, processes `p`, threads `t` and `recording`, and its parameters.
+
+    `machines` are the guests that may pass; None among them is this host.
+    """
     conditions: list[str] = []
     parameters: list[object] = []
 
@@ -33,6 +36,12 @@ def where(only: Filter) -> tuple[str, list[object]]:
     any_of("s.verdict = ?", (verdict.label for verdict in only.verdicts))
     any_of("s.ending = ?", only.endings)
     any_of("s.stop = ?", (stop.label for stop in only.stops))
+    any_of("vcpu = ?", only.vcpus)
+    any_of("p.cgroup GLOB ? OR p.cgroup GLOB (? || '/*')", only.cgroups)
+    any_of("(s.kernel_frames > 0) = (? = 'kernel')", only.modes)
+    if only.guests or only.kernels:
+        any_of("p.guest IS NOT DISTINCT FROM ?", machines)
+        conditions += [] if machines else ["false"]
     any_of("time_ns >= monotonic_ns + ?", _nanoseconds(only.since))
     any_of("time_ns < monotonic_ns + ?", _nanoseconds(only.until))
     return " AND ".join(conditions) or "true", parameters

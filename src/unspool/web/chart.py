@@ -9,6 +9,7 @@ from unspool.errors import BadRequest
 from unspool.export.options import kind_of
 from unspool.profile.arrays import summed
 from unspool.profile.columns import NO_USER_STACK, NONE, Profile, Timed
+from unspool.profile.tree import group_name
 from unspool.web.opened import Opened
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def chart(opened: Opened, profile: Profile, thread: int) -> Json:
 
 def _thread(profile: Profile, task: int, samples: int) -> tuple[int, str, int]:
     found = profile.tasks[task]
-    return task, f"{found.process} ({found.pid}) {found.thread} ({found.tid})", samples
+    return task, group_name(profile, found, "thread"), samples
 
 
 def _calls(opened: Opened, profile: Profile) -> tuple[list[str], Ints]:

@@ -177,7 +177,8 @@ def _joined(before: tuple[Opened, Profile], after: tuple[Opened, Profile]) -> tu
         one,
         modules=(*one.modules, *two.modules),
         functions=tuple(functions),
-        tasks=(*one.tasks, *two.tasks),
+        guests=(*one.guests, *two.guests),
+        tasks=(*one.tasks, *(task if task.guest == NONE else replace(task, guest=task.guest + len(one.guests)) for task in two.tasks)),
         entries=entries,
         stacks=_both_stacks(one, two),
         counted=_both_counted(one, two),
@@ -201,7 +202,7 @@ def _both_stacks(one: Profile, two: Profile) -> Stacks:
 def _both_counted(one: Profile, two: Profile) -> Counted:
     import numpy as np
 
-    shifts = {"task": len(one.tasks), "event": 0, "stack": len(one.stacks), "count": 0, "weight": 0}
+    shifts = {"task": len(one.tasks), "event": 0, "stack": len(one.stacks), "vcpu": 0, "count": 0, "weight": 0}
     return Counted(
         **{name: np.concatenate([getattr(one.counted, name), getattr(two.counted, name) + shift]) for name, shift in shifts.items()}
     )

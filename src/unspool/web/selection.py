@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from unspool.model.verdict import Stop
 from unspool.profile.arrays import grouped, summed
-from unspool.profile.columns import Counted, Profile, Timed, ending_of
+from unspool.profile.columns import NONE, Counted, Profile, Timed, ending_of
 from unspool.profile.filters import Filter
 from unspool.store.where import matching_modules
 
@@ -45,6 +45,8 @@ def passing(profile: Profile, timed: Timed, only: Filter) -> Marks:
             kept &= condition[places]
     if only.cpus:
         kept &= np.isin(timed.cpu, only.cpus)
+    if only.vcpus:
+        kept &= np.isin(timed.vcpu, only.vcpus)
     start = profile.about.monotonic_ns
     if only.since is not None:
         kept &= timed.time_ns >= start + round(only.since * NANO)
@@ -60,7 +62,7 @@ def _marks(items: Sequence[T], test: Callable[[T], bool]) -> Marks:
 
 
 def _tasks(profile: Profile, only: Filter) -> Marks | None:
-    if not (only.pids or only.tids or only.comms):
+    if not (only.pids or only.tids or only.comms or only.guests or only.kernels or only.cgroups):
         return None
     return _marks(
         profile.tasks,
@@ -68,6 +70,8 @@ def _tasks(profile: Profile, only: Filter) -> Marks | None:
             (not only.pids or task.pid in only.pids)
             and (not only.tids or task.tid in only.tids)
             and (not only.comms or any(fnmatchcase(name, pattern) for pattern in only.comms for name in (task.process, task.thread)))
+            and only.chooses_machine(profile.guest_of(task), profile.kernel_of(task))
+            and only.chooses_cgroup(task.cgroup)
         ),
     )
 
@@ -85,7 +89,7 @@ def _events(profile: Profile, only: Filter) -> Marks | None:
 def _stacks(profile: Profile, only: Filter) -> Marks | None:
     import numpy as np
 
-    if not (only.verdicts or only.endings or only.stops or only.modules):
+    if not (only.verdicts or only.endings or only.stops or only.modules or only.modes):
         return None
     stacks = profile.stacks
     kept = np.ones(len(stacks), dtype=bool)
@@ -95,6 +99,8 @@ def _stacks(profile: Profile, only: Filter) -> Marks | None:
         kept &= np.isin(stacks.stop, [int(stop) for stop in Stop if ending_of(stop) in only.endings])
     if only.stops:
         kept &= np.isin(stacks.stop, [int(stop) for stop in only.stops])
+    if only.modes:
+        kept &= np.isin(stacks.kernel_frames > 0, [mode == "kernel" for mode in only.modes])
     if only.modules:
         kept &= matching_modules(profile, only.modules)
     return kept
@@ -103,12 +109,16 @@ def _stacks(profile: Profile, only: Filter) -> Marks | None:
 def _counted(profile: Profile, timed: Timed) -> Counted:
     """The samples counted again, as `Profile.counted` has them."""
     events, stacks = max(len(profile.events), 1), max(len(profile.stacks), 1)
-    keys, places = grouped((timed.task * events + timed.event) * stacks + timed.stack)
+    # NONE, the host's vCPU, is 0 here.
+    vcpus = int(timed.vcpu.max(initial=NONE)) + 2
+    keys, places = grouped(((timed.task * events + timed.event) * stacks + timed.stack) * vcpus + timed.vcpu + 1)
     size = len(keys)
+    keys, vcpu = keys // vcpus, keys % vcpus - 1
     return Counted(
         task=keys // stacks // events,
         event=keys // stacks % events,
         stack=keys % stacks,
+        vcpu=vcpu,
         count=summed(places, timed.weight * 0 + 1, size),
         weight=summed(places, timed.weight, size),
     )
