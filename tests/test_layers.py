@@ -11,7 +11,7 @@ import pytest
 SOURCES = Path(__file__).parents[1] / "src" / "unspool"
 
 EVERYTHING = {"capture", "errors", "export", "formats", "model", "native", "profile"} | {
-    *("session", "store", "symbols", "targets", "toolkit", "unwind", "web"),
+    *("sandbox", "session", "store", "symbols", "targets", "toolkit", "unwind", "web"),
 }
 
 ALLOWED: dict[str, set[str]] = {
@@ -21,8 +21,9 @@ ALLOWED: dict[str, set[str]] = {
     "native": {"model", "errors"},
     "unwind": {"model", "formats", "native", "errors"},
     "targets": {"model", "formats", "errors"},
-    "symbols": {"model", "formats", "errors"},
-    "capture": {"model", "formats", "native", "unwind", "targets", "errors"},
+    "sandbox": {"errors"},
+    "symbols": {"model", "formats", "sandbox", "errors"},
+    "capture": {"model", "formats", "native", "unwind", "targets", "sandbox", "errors"},
     "profile": {"model"},
     "store": {"model", "profile", "errors"},
     "export": {"model", "profile", "errors"},

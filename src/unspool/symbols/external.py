@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from functools import cache
 
 from unspool.model.symbol import Named, Symbol, Unnamed
+from unspool.sandbox import NOBODY
 from unspool.symbols.demangle import demangled, without_clone_mark
 from unspool.symbols.files import OpenFile
-from unspool.symbols.sandbox import NOBODY
 
 _TOOL = "eu-addr2line"
 _MEMORY = 2 << 30

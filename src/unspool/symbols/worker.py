@@ -114,26 +114,15 @@ def _child(channel: socket.socket, prepare: Callable[[], Handler]) -> None:
     """The worker's whole life; it never returns into the copied program."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        kept = _keep_only(channel)
-        handler = prepare()
-        from unspool.symbols import sandbox
+        from unspool import sandbox
 
+        kept = sandbox.keep_only(channel)
+        handler = prepare()
         sandbox.restrict()
         _serve(kept, handler)
     except BaseException:  # noqa: BLE001 (whatever it is, this process ends here)
         os._exit(1)
     os._exit(0)
-
-
-def _keep_only(channel: socket.socket) -> socket.socket:
-    """The channel as descriptor 3, nothing on 0 to 2, and no other descriptor of the parent's."""
-    number = channel.detach()
-    os.dup2(number, 3)
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):
-        os.dup2(null, standard)
-    os.closerange(4, 1 << 20)
-    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=3)
 
 
 def _serve(channel: socket.socket, handler: Handler) -> None:

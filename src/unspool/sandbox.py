@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import signal
+import socket
 import struct
 from pathlib import Path
 
@@ -16,6 +18,8 @@ MEMORY = 1 << 30
 ADDRESS_SPACE = 6 << 30
 """Bytes of address space beyond what it inherited: mapped files count here."""
 CPU_SECONDS = 600
+_ABOVE = 64
+"""More descriptors than `keep_only` is ever asked to keep."""
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
@@ -84,12 +88,28 @@ _DEADLY = {
 }
 
 
-def restrict() -> None:
-    """Give everything up for good. Limits need the files of /proc, dropping the user needs privileges: so the filter comes last."""
+def keep_only(channel: socket.socket, *descriptors: int) -> socket.socket:
+    """The channel as descriptor 3 and the others from 4 on in their order, nothing on 0 to 2, and no other descriptor of the parent's."""
+    # Copies far above first, so that no number is overwritten before it was moved.
+    copies = [fcntl.fcntl(number, fcntl.F_DUPFD, _ABOVE) for number in (channel.detach(), *descriptors)]
+    for index, number in enumerate(copies):
+        os.dup2(number, 3 + index)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(null, standard)
+    os.closerange(3 + len(copies), 1 << 20)
+    return socket.socket(fileno=3)
+
+
+def restrict(*, cpu_seconds: int | None = CPU_SECONDS) -> None:
+    """Give everything up for good; `cpu_seconds` is what it may compute in all, None for no limit.
+
+    Limits need the files of /proc, dropping the user needs privileges: so the filter comes last.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    _limit_resources()
+    _limit_resources(cpu_seconds)
     _drop_privileges()
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -97,19 +117,20 @@ def restrict() -> None:
         _filter_system_calls(libc)
 
 
-def _limit_resources() -> None:
+def _limit_resources(cpu_seconds: int | None) -> None:
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
     size, data = (int(pages[index]) * resource.getpagesize() for index in (0, 5))
     for limit, value in (
         (resource.RLIMIT_AS, size + ADDRESS_SPACE),
         (resource.RLIMIT_DATA, data + MEMORY),
-        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_CPU, resource.RLIM_INFINITY if cpu_seconds is None else cpu_seconds),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, 0),
     ):
         _, hard = resource.getrlimit(limit)
-        ceiling = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        # RLIM_INFINITY is -1 in Python, so that min() alone would take it for the smallest.
+        ceiling = hard if value == resource.RLIM_INFINITY else value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (ceiling, ceiling))
 
 
