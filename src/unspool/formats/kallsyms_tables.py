@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 
 MAX_SYMBOLS = 2_000_000
 MAX_NAME = 1024
+"""The longest name in bytes; Linux allows 511 (KSYM_NAME_LEN)."""
+MAX_TEXT = 64 << 20
+"""All names together in bytes."""
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 _TOKENS = 256
 _GROUP = 256
 # Bytes of names that one marker spans: 256 names of at least 2 bytes, at most a length of 2 bytes and MAX_NAME tokens each.
 _MIN_STEP, _MAX_STEP = _GROUP * 2, _GROUP * (MAX_NAME + 2)
 _CANDIDATES = 8
+# How far before the token table the markers are looked for: right before it, then with more and more of kallsyms_seqs_of_names between.
+_WINDOWS = (64 << 10, 1 << 20, 8 << 20)
+_BLOCK = 8192
 _FILE = "kallsyms"
 
 
@@ -115,10 +121,11 @@ class _TokenTable(NamedTuple):
 
 
 class _Names(NamedTuple):
-    """The compressed names: where the count of symbols stands, and where each name's length byte does."""
+    """The compressed names: where the count of symbols stands, where each name's length byte does, and where the last name ends."""
 
     count_at: int
     places: NDArray[np.uint32]
+    end: int
 
 
 def _read_at(image: bytes, start: int, digits: int) -> KernelSymbols:
@@ -162,18 +169,18 @@ def _names(image: bytes, table: int) -> Iterator[_Names]:
     """Every reading of the bytes before the token table as names with their markers; a whole kernel has one."""
     import numpy as np
 
-    # Before the token table stand the markers, in Linux 6.2 and 6.3 with 3 bytes a symbol between (kallsyms_seqs_of_names).
-    low = max(0, table - 4 * (MAX_SYMBOLS // _GROUP + 4) - 3 * MAX_SYMBOLS) & ~3
-    words = np.frombuffer(image, dtype="<u4", count=(table - low) // 4, offset=low).astype(np.int64)
-    steps = np.diff(words)
-    good = (steps >= _MIN_STEP) & (steps <= _MAX_STEP)
-    firsts = np.flatnonzero((words[:-1] == 0) & good)
-    stops = np.append(np.flatnonzero(~good), len(good))
-    lengths = stops[np.searchsorted(stops, firsts)] - firsts + 1
-    for which in np.argsort(-lengths, kind="stable")[:_CANDIDATES].tolist():
-        first, length = int(firsts[which]), int(lengths[which])
-        markers = words[first : first + length]
-        yield from _counted(image, low + first * 4, markers.tolist())
+    # Before the token table stand the markers; in some kernels from 6.1 to 6.3 with 3 bytes a symbol between (kallsyms_seqs_of_names).
+    for window in _WINDOWS:
+        low = max(0, table - window) & ~3
+        words = np.frombuffer(image, dtype="<u4", count=(table - low) // 4, offset=low)
+        steps = words[1:] - words[:-1]
+        good = (steps >= _MIN_STEP) & (steps <= _MAX_STEP)
+        firsts = np.flatnonzero((words[:-1] == 0) & good)
+        stops = np.append(np.flatnonzero(~good), len(good))
+        lengths = stops[np.searchsorted(stops, firsts)] - firsts + 1
+        for which in np.argsort(-lengths, kind="stable")[:_CANDIDATES].tolist():
+            first, length = int(firsts[which]), int(lengths[which])
+            yield from _counted(image, low + first * 4, words[first : first + length].tolist())
 
 
 def _counted(image: bytes, markers_at: int, markers: list[int]) -> Iterator[_Names]:
@@ -192,11 +199,12 @@ def _counted(image: bytes, markers_at: int, markers: list[int]) -> Iterator[_Nam
         for names_at in (at + 8, at + 4):
             places = _walk(image[names_at:markers_at], count, markers)
             if places is not None:
-                yield _Names(at, np.array(places, dtype=np.uint32) + np.uint32(names_at))
+                starts = np.array(places, dtype=np.uint32) + np.uint32(names_at)
+                yield _Names(at, starts[:-1], int(starts[-1]))
 
 
 def _walk(names: bytes, count: int, markers: list[int]) -> list[int] | None:
-    """Where each of `count` names begins, None when the names do not lead from marker to marker and fill their place."""
+    """Where each of `count` names begins and the last one ends, None when they do not lead from marker to marker and fill their place."""
     places: list[int] = []
     at = 0
     try:
@@ -214,38 +222,65 @@ def _walk(names: bytes, count: int, markers: list[int]) -> list[int] | None:
                 at += length + 1
     except IndexError:
         return None
-    return places if len(places) == count and 0 <= len(names) - at < 8 else None
+    places.append(at)
+    return places if len(places) == count + 1 and 0 <= len(names) - at < 8 else None
 
 
 def _expand(image: bytes, names: _Names, table: _TokenTable) -> tuple[bytes, NDArray[np.uint32]]:
     """All names written out, a line each, and the offset of each line."""
     import numpy as np
 
-    first = int(names.places[0])
-    # A sentinel behind the last name: its place is where the walk ended.
-    places = (names.places - np.uint32(first)).astype(np.int64)
-    raw = np.frombuffer(image, dtype=np.uint8, offset=first, count=int(places[-1]) + 2)
-    last = int(raw[places[-1]])
-    last = (last & 0x7F | int(raw[places[-1] + 1]) << 7) + 2 if last & 0x80 else last + 1
-    codes = np.frombuffer(image, dtype=np.uint8, offset=first, count=int(places[-1]) + last).astype(np.int64)
-    # The length byte becomes the line's end (token 256), its second byte nothing (token 257).
-    seconds = places[codes[places] >= 0x80] + 1
-    codes[places] = _TOKENS
-    codes[seconds] = _TOKENS + 1
-    tokens = [*table.tokens, b"\n", b""]
-    sizes = np.array([len(token) for token in tokens], dtype=np.int64)
-    offsets = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(sizes)))[:-1]
-    lengths = sizes[codes]
-    ends = np.cumsum(lengths)
-    if ends[-1] > len(places) * MAX_NAME or int(np.diff(ends[places], append=ends[-1]).max()) > MAX_NAME:
-        raise BadInput("names that are too long", file=_FILE, offset=first)
-    pool = np.frombuffer(b"".join(tokens), dtype=np.uint8)
-    # Each byte of the result: its token's place in the pool, and how far into the token it is.
-    source = np.repeat(offsets[codes] - (ends - lengths), lengths) + np.arange(int(ends[-1]))
-    text = pool[source].tobytes()[1:] + b"\n"
-    if b"\n\n" in text or text.startswith(b"\n"):
-        raise BadInput("an empty name", file=_FILE, offset=first)
-    return text, (ends[places] - 1).astype(np.uint32)
+    texts, lines, done = [], [], 0
+    places = np.append(names.places, np.uint32(names.end))
+    pool = _Pool.of(table.tokens)
+    for first in range(0, len(places) - 1, _BLOCK):
+        text, starts = pool.expand(image, places[first : first + _BLOCK + 1])
+        lines.append(starts + np.uint32(done))
+        texts.append(text)
+        done += len(text)
+        if done > MAX_TEXT:
+            raise BadInput("names that are too long together", file=_FILE, offset=table.start)
+    return b"".join(texts), np.concatenate(lines)
+
+
+class _Pool(NamedTuple):
+    """The tokens one after the other, where each starts and how long it is; token 256 ends a line, 257 is nothing."""
+
+    data: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, tokens: list[bytes]) -> _Pool:
+        """The pool of a token table."""
+        import numpy as np
+
+        every = [*tokens, b"\n", b""]
+        sizes = np.array([len(token) for token in every], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(every), dtype=np.uint8), np.cumsum(sizes) - sizes, sizes)
+
+    def expand(self, image: bytes, places: NDArray[np.uint32]) -> tuple[bytes, NDArray[np.uint32]]:
+        """Some names as lines, and the offset of each; `places` are their length bytes and the end of the last."""
+        import numpy as np
+
+        first, last = int(places[0]), int(places[-1])
+        codes = np.frombuffer(image, dtype=np.uint8, offset=first, count=last - first).astype(np.uint16)
+        heads = (places[:-1] - np.uint32(first)).astype(np.int64)
+        # The length byte becomes the end of the line before; the second byte of a length becomes nothing.
+        codes[heads[codes[heads] >= 0x80] + 1] = _TOKENS + 1
+        codes[heads] = _TOKENS
+        lengths = self.sizes[codes]
+        ends = np.cumsum(lengths)
+        starts = ends[heads]
+        sizes = np.diff(starts, append=ends[-1] + 1)
+        if int(sizes.max()) > MAX_NAME + 2 or int(sizes.min()) < 3:
+            raise BadInput("a name that is empty or too long", file=_FILE, offset=first)
+        # Each byte of the result: its token's place in the pool, and how far into the token it is.
+        source = np.repeat((self.offsets[codes] - (ends - lengths)).astype(np.int32), lengths) + np.arange(int(ends[-1]), dtype=np.int32)
+        text = self.data[source].tobytes()[1:] + b"\n"
+        if text.count(b"\n") != len(heads):
+            raise BadInput("a name with a line's end in it", file=_FILE, offset=first)
+        return text, (starts - 1).astype(np.uint32)
 
 
 def _addresses(image: bytes, start: int, names: _Names, table: _TokenTable) -> Iterator[NDArray[np.uint64]]:
