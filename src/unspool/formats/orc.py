@@ -137,7 +137,8 @@ class OrcEncoding:
             meaning, end = OrcType.END_OF_STACK, True
         elif sp_reg is _R.UNDEFINED:
             meaning = OrcType.UNDEFINED
-        signal = bool(bits.signal and _field(flags, bits.signal))
+        # Kernels without the field take every saved pc for an exact one (arch/x86/kernel/unwind_orc.c before 6.3).
+        signal = bool(_field(flags, bits.signal)) if bits.signal else meaning in {OrcType.REGS, OrcType.REGS_PARTIAL}
         return OrcEntry(sp_reg, sp_offset, self.registers[flags >> 4 & 15], bp_offset, meaning, signal, end)
 
 

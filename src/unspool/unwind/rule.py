@@ -51,8 +51,9 @@ class Rule:
 
     `start` and `end` bound the function. `outermost`: RA is undefined. `signal`: the caller was interrupted, its ip is exact.
     `nonstandard_ra` and `saves_exception_data` are the marks of rules R9a and R9b. `restores_volatile`: registers are known to the caller
-    that its own callers cannot count on. `anonymous`: no file backs the code (R2). `block` is the fast form, None where a rule needs more
-    than loads.
+    that its own callers cannot count on. `anonymous`: no file backs the code (R2). `switches_stack`: the caller may be on another stack
+    though nothing interrupted it (a kernel's call onto its interrupt stack). `block` is the fast form, None where a rule needs more than
+    loads.
     """
 
     start: int
@@ -67,6 +68,7 @@ class Rule:
     saves_exception_data: bool = False
     restores_volatile: bool = False
     anonymous: bool = False
+    switches_stack: bool = False
     block: Block | None = field(default=None, repr=False)
     fde: Fde | None = field(default=None, repr=False)
 
@@ -110,7 +112,7 @@ def rule_of(row: Row, fde: Fde, arch: Arch) -> Rule | Miss:
         nonstandard_ra=not fde.cie.signal and is_nonstandard(ra, arch),
         saves_exception_data=not fde.cie.signal and saves_exception_data(row, arch),
         restores_volatile=any(number not in arch.callee_saved and number != arch.sp for number, _ in registers),
-        block=_block(row.cfa, ra, registers, arch),
+        block=block_of(row.cfa, ra, registers, arch),
         fde=fde,
     )
 
@@ -143,7 +145,7 @@ def saves_exception_data(row: Row, arch: Arch) -> bool:
     return all((rule := row.registers.get(number)) is not None and rule.how is How.OFFSET for number in needed)
 
 
-def _block(cfa: CfaRule, ra: RegisterRule, registers: tuple[tuple[int, RegisterRule], ...], arch: Arch) -> Block | None:
+def block_of(cfa: CfaRule, ra: RegisterRule, registers: tuple[tuple[int, RegisterRule], ...], arch: Arch) -> Block | None:
     """The fast form of a rule whose CFA is register + offset and whose registers are all in memory, word-aligned and close together."""
     rules = [*registers, (arch.ra, ra)]
     if cfa.expression is not None or any(rule.how is not How.OFFSET or rule.value % _WORD for _, rule in rules):

@@ -68,10 +68,10 @@ def find_cfa(rule: Rule, position: Position) -> int | Miss:
 
 
 def check_cfa(cfa: int, rule: Rule, position: Position) -> Miss | None:
-    """Guard: the CFA is aligned, above sp, and on the same stack; a signal frame may lead to another stack."""
+    """Guard: the CFA is aligned, above sp, and on the same stack; a signal frame and a switch may lead to another stack."""
     if cfa % position.arch.word:
         return Miss(Stop.CFA_UNALIGNED, f"the CFA is {cfa:#x}")
-    if rule.signal:
+    if rule.signal or rule.switches_stack:
         return None
     if cfa < lowest_sp(position):
         return Miss(Stop.CFA_NOT_ABOVE_SP, f"the CFA is {cfa:#x}, sp {position.sp:#x}")
@@ -105,14 +105,15 @@ def step(rule: Rule, cfa: int, position: Position) -> Miss | None:
         if rule.ra_signed and ip >> _AARCH64_ADDRESS_BITS:
             return Miss(Stop.PAC_FAIL, f"the return address {ip:#x} is signed, and the mask of its signature is not known")
     sp = values.setdefault(position.arch.sp, cfa - _CFA_BIAS.get(position.arch.name, 0))
-    if not rule.signal and position.guarded and not lowest_sp(position) <= sp <= cfa:
+    switches = rule.signal or rule.switches_stack
+    if not switches and position.guarded and not lowest_sp(position) <= sp <= cfa:
         return Miss(Stop.CFA_NOT_ABOVE_SP, f"the caller's sp would be {sp:#x}, below {position.sp:#x}")
     position.values = values
     position.ip = ip
     position.sp = sp
     position.exact = rule.signal
     position.volatile = rule.signal or rule.restores_volatile
-    if rule.signal:
+    if switches:
         position.find_stack()
     return None
 

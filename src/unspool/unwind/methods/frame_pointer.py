@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from unspool.model.arch import S390X
-from unspool.unwind.sites import Sites
+from unspool.unwind.methods import CodeTest
 from unspool.unwind.step import Position
 
 
-def guess(position: Position, sites: Sites) -> bool:
+def guess(position: Position, sites: CodeTest) -> bool:
     """Whether the frame pointer looks like one; then the position is moved to the presumed caller."""
     arch = position.arch
     fp = position.values.get(arch.fp)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from unspool.unwind.sites import Sites
+from unspool.unwind.methods import CodeTest
 from unspool.unwind.step import Position
 
 WORDS = 512
 """How many words are looked at."""
 
 
-def guess(position: Position, sites: Sites) -> bool:
-    """Whether a word looks like a return address; then the position is moved to the presumed caller."""
+def guess(position: Position, sites: CodeTest, words: int = WORDS) -> bool:
+    """Whether one of the next words looks like a return address; then the position is moved to the presumed caller."""
     arch = position.arch
-    for index in range(WORDS):
+    for index in range(words):
         address = position.sp + index * arch.word
         if not position.stack[0] <= address < position.stack[1]:
             return False

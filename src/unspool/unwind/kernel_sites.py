@@ -1,0 +1,187 @@
+"""What is known of an address of the kernel's code, whatever stack it is on: its rule, and whether a call ends there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from unspool.formats.dwarf import CfaRule, How, RegisterRule
+from unspool.formats.orc import OrcEntry, OrcType
+from unspool.model.arch import X86_64
+from unspool.model.memory import Memory
+from unspool.model.verdict import Stop, Trust
+from unspool.unwind.call_site import is_call_site
+from unspool.unwind.methods import orc
+from unspool.unwind.rule import Miss, Rule
+
+_KEPT = 1 << 16
+# x86-64's layout (Documentation/arch/x86/x86_64/mm.rst): the kernel's image, then what it loads or makes itself: modules, BPF, ftrace.
+_LOADED = range(0xFFFF_FFFF_8000_0000, 0xFFFF_FFFF_FF00_0000)
+_TRAMPOLINES = ("arch_rethook_trampoline", "__kretprobe_trampoline", "kretprobe_trampoline", "return_to_handler")
+# Names of code that is jumped through instead of an indirect jump or a return (arch/x86/lib/retpoline.S).
+_THUNKS = ("__x86_indirect_", "__x86_return_", "its_return_", "srso_", "retbleed_", "zen_untrain_", "entry_untrain_", "__ret")
+_INDIRECT = "__x86_indirect_"
+_LFENCE = bytes.fromhex("0faee8")
+_LRETQ = bytes.fromhex("48cb")
+_RET, _JMP_REL32 = 0xC3, 0xE9
+_LONGEST = 8
+
+
+class KernelImage(Protocol):
+    """What a walk must know of a kernel; addresses are those of its own memory."""
+
+    def orc(self, pc: int) -> OrcEntry | None:
+        """The ORC entry that holds for the pc, of the kernel or one of its modules; None when no table covers it."""
+
+    def is_text(self, pc: int) -> bool:
+        """Whether the pc lies in code of the kernel (its init code while it boots) or of a module."""
+
+    def symbol(self, pc: int) -> tuple[str, int] | None:
+        """The function that holds the pc, and its first address."""
+
+    def address(self, name: str) -> int | None:
+        """The address of a symbol of the kernel, None when it has none of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSite:
+    """One ip. `called`: a call (or what stands for one) ends there. `end`: ORC says that stacks end here. `entry`: it is entry code.
+
+    `saved` and `saved_cs`: the bytes of interrupted registers that lie at the CFA and where CS lies in them; 0 for any other frame.
+    `thunk`: code that is jumped through, of which ORC knows nothing.
+    """
+
+    ip: int
+    exact: bool
+    rule: Rule | Miss
+    called: bool = True
+    end: bool = False
+    entry: bool = False
+    thunk: bool = False
+    saved: int = 0
+    saved_cs: int = 0
+
+
+@dataclass(slots=True)
+class KernelSites:
+    """The sites of one kernel by ip, as its memory has them; `memory` is set for each walk. Its code must not change while this is used."""
+
+    image: KernelImage
+    memory: Memory
+    uses_orc: bool = True
+    _call: dict[int, KernelSite] = field(default_factory=dict)
+    _exact: dict[int, KernelSite] = field(default_factory=dict)
+    _rewritten: frozenset[int] | None = None
+    _entry: range | None = None
+
+    def of(self, ip: int, *, exact: bool) -> KernelSite:
+        """The site of a return address, or of an exact address."""
+        known = self._exact if exact else self._call
+        site = known.get(ip)
+        if site is None:
+            if len(known) >= _KEPT:
+                known.clear()
+            site = self._at(ip) if exact else self._behind_call(ip)
+            if site.called:
+                # Code that could not be read this time may be readable the next.
+                known[ip] = site
+        return site
+
+    def is_executable(self, address: int) -> bool:
+        """Whether kernel code may run there."""
+        return self.image.is_text(address)
+
+    def is_generated(self, address: int) -> bool:
+        """Whether the address is where the kernel puts code that it makes while it runs (BPF, ftrace)."""
+        return address in _LOADED and not self.image.is_text(address)
+
+    def is_call_site(self, ip: int) -> bool:
+        """Whether a call ends at ip, outside of the thunks: what they call is never returned to."""
+        return is_call_site(self.memory, ip, X86_64) and self._thunk(ip - 1) is None
+
+    def is_rewritten(self, ip: int) -> bool:
+        """Whether a probe or the function graph tracer put the address where a return address was (kernel/trace/rethook.c)."""
+        if self._rewritten is None:
+            self._rewritten = frozenset(found for name in _TRAMPOLINES if (found := self.image.address(name)) is not None)
+        return ip in self._rewritten
+
+    def _at(self, ip: int) -> KernelSite:
+        thunk = self._thunk(ip)
+        if thunk is not None:
+            return KernelSite(ip, exact=True, rule=self._thunk_rule(ip, *thunk) or Miss(Stop.NO_UNWIND_INFO), thunk=True)
+        return self._by_orc(ip, ip, exact=True)
+
+    def _behind_call(self, ip: int) -> KernelSite:
+        if is_call_site(self.memory, ip, X86_64):
+            return self._by_orc(ip, ip - 1, exact=False)
+        symbol = self.image.symbol(ip)
+        if symbol is not None and symbol[1] == ip and symbol[0].startswith("ret_from_fork"):
+            # A task that has never run is made to look as if this had called the scheduler (copy_thread, arch/x86/kernel/process.c).
+            return self._by_orc(ip, ip, exact=True)
+        site = self._by_orc(ip, ip - 1, exact=False)
+        if isinstance(site.rule, Miss) and site.rule.stop is Stop.ANON_CODE:
+            return site
+        # A CPU's first function is reached by a far return, above an address pushed for unwinders (arch/x86/kernel/head_64.S).
+        return replace(site, called=site.end and self.memory.read(ip - len(_LRETQ), len(_LRETQ)) == _LRETQ)
+
+    def _by_orc(self, ip: int, lookup: int, *, exact: bool) -> KernelSite:
+        if not self.image.is_text(lookup):
+            return KernelSite(ip, exact, Miss(Stop.ANON_CODE if self.is_generated(lookup) else Stop.NOT_EXECUTABLE))
+        entry = self.image.orc(lookup) if self.uses_orc else None
+        if entry is None:
+            return KernelSite(ip, exact, Miss(Stop.NO_UNWIND_INFO))
+        saved, saved_cs = _SAVED.get(entry.type, (0, 0))
+        in_entry = exact and lookup in self._entry_code()
+        # Before Linux 6.4 entry code that has no stack yet is marked as an end, since then as unknown.
+        end = entry.type is OrcType.END_OF_STACK or (in_entry and entry.type is OrcType.UNDEFINED)
+        rule = orc.END if end else orc.rule_of(entry)
+        return KernelSite(ip, exact, rule, end=end, entry=in_entry, saved=saved, saved_cs=saved_cs)
+
+    def _entry_code(self) -> range:
+        if self._entry is None:
+            start, end = (self.image.address(f"__entry_text_{edge}") for edge in ("start", "end"))
+            self._entry = range(0) if start is None or end is None else range(start, end)
+        return self._entry
+
+    def _thunk(self, pc: int) -> tuple[str, int] | None:
+        symbol = self.image.symbol(pc)
+        return symbol if symbol is not None and symbol[0].startswith(_THUNKS) else None
+
+    def _thunk_rule(self, ip: int, name: str, start: int) -> Rule | None:
+        """The rule of a thunk's instruction, None where its code does not prove it.
+
+        A thunk is called, or jumped to where the function would return or call: the return address is the topmost word, until the
+        retpoline's own call pushes one more and writes the target over it.
+        """
+        code = self.memory.read(ip, _LONGEST)
+        if code is None:
+            return None
+        if name.startswith(_INDIRECT):
+            if ip == start or _is_jump(code) or (code.startswith(_LFENCE) and _is_jump(code[3:])):
+                return _pushed(1)
+            if _is_store_to_stack(code) or code[0] in {_RET, _JMP_REL32}:
+                return _pushed(2)
+            return None
+        return _pushed(1) if code[0] == _RET or ip == start else None
+
+
+_SAVED = {
+    OrcType.REGS: (orc.PT_REGS_SIZE, orc.PT_REGS_CS),
+    OrcType.REGS_PARTIAL: (orc.IRET_FRAME_SIZE, orc.IRET_FRAME_CS),
+}
+
+
+def _pushed(words: int) -> Rule:
+    """The rule of code that has its return address as the last of `words` words on the stack."""
+    return Rule(0, 0, CfaRule(X86_64.sp, 8 * words), RegisterRule(How.OFFSET, -8), orc.LOST, trust=Trust.ORC)
+
+
+def _is_jump(code: bytes) -> bool:
+    """Whether the bytes begin with `jmp *%reg`."""
+    at = 1 if code[0] == 0x41 else 0
+    return code[at] == 0xFF and 0xE0 <= code[at + 1] <= 0xE7
+
+
+def _is_store_to_stack(code: bytes) -> bool:
+    """Whether the bytes begin with `mov %reg,(%rsp)`."""
+    return code[0] in {0x48, 0x4C} and code[1] == 0x89 and code[2] & 0xC7 == 0x04 and code[3] == 0x24

@@ -1,0 +1,368 @@
+"""Kernel stacks by ORC: every kind of entry, every end, every reason to doubt; and damaged memory, which ends a walk without harm."""
+# ruff: noqa: D102 - the names of the tests say it
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from unwind.kernel_builder import (
+    END,
+    FUNCTION,
+    IRQ_TOP,
+    KERNEL_CS,
+    SIZE,
+    TASK,
+    TASK_TOP,
+    TEXT,
+    UNKNOWN,
+    USER,
+    Kernel,
+    call,
+    pt_regs,
+    saved,
+    space,
+    stack,
+)
+
+from unspool.formats.orc import OrcEntry, OrcRegister, OrcType
+from unspool.model.arch import X86_64
+from unspool.model.memory import Bytes, Layered
+from unspool.model.registers import Registers
+from unspool.model.thread import EntryPoints, Thread
+from unspool.model.verdict import Stop, Trust, Verdict
+from unspool.unwind.kernel_walk import KernelStack, KernelUnwinder
+
+RETURN = 0x20
+"""Where a function goes on after its call."""
+
+
+def said(kernel: Kernel, found: KernelStack) -> tuple[list[str], Stop, Stop, int | None]:
+    """Names of the frames, the stop, the verdict's reason, the first bad frame."""
+    names = [(kernel.symbol(frame.lookup_pc) or ("?",))[0] for frame in found.stack.frames]
+    judgement = found.stack.judgement
+    assert (judgement.verdict is Verdict.RELIABLE) == (judgement.reason is Stop.NONE)
+    return names, found.stack.stop, judgement.reason, judgement.first_bad_frame
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    kernel = Kernel()
+    kernel.function("entry_SYSCALL_64_after_hwframe", saved())
+    kernel.function("do_syscall_64", call(8))
+    kernel.function("vfs_read", call(16, bp=(OrcRegister.PREV_SP, -16)))
+    kernel.function("copy", call(8))
+    return kernel
+
+
+def at(kernel: Kernel, name: str, offset: int = RETURN) -> int:
+    address = kernel.address(name)
+    assert address is not None
+    return address + offset
+
+
+def syscall(kernel: Kernel) -> list[int]:
+    """The words of copy <- vfs_read <- do_syscall_64 <- the entry, from copy's return address upwards."""
+    return [at(kernel, "vfs_read"), 0xB9, at(kernel, "do_syscall_64"), at(kernel, "entry_SYSCALL_64_after_hwframe"), *USER]
+
+
+def test_a_system_call_is_whole_and_reliable(kernel: Kernel) -> None:
+    words = syscall(kernel)
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "copy", 3), TASK_TOP - 8 * len(words), words))
+    names = ["copy", "vfs_read", "do_syscall_64", "entry_SYSCALL_64_after_hwframe"]
+    assert (names, Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+    assert (TASK_TOP - 168, False) == (found.user_registers, found.partial)
+    assert [Trust.REGISTERS, Trust.ORC, Trust.ORC, Trust.ORC] == [frame.trust for frame in found.stack.frames]
+    assert [True, False, False, False] == [frame.exact for frame in found.stack.frames]
+
+
+def test_a_vcpu_that_ran_on_is_never_reliable(kernel: Kernel) -> None:
+    words = syscall(kernel)
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "copy", 3), TASK_TOP - 8 * len(words), words, snapshot=False))
+    assert (Stop.END_KERNEL_ENTRY, Stop.GUEST_RUNNING, 0) == said(kernel, found)[1:]
+
+
+def test_an_interrupt_leads_from_its_own_stack_to_the_interrupted_code(kernel: Kernel) -> None:
+    """`call_on_irqstack` leaves the old stack pointer at the top of the new stack; the interrupted pc is exact."""
+    kernel.function("handle_irq", call(8))
+    kernel.function("asm_interrupt", saved())
+    kernel.function("common_interrupt", call(8))
+    kernel.function("on_irqstack", OrcEntry(OrcRegister.SP_INDIRECT, 8, OrcRegister.UNDEFINED, 0, OrcType.CALL, signal=False, end=False))
+    below = syscall(kernel)
+    interrupted_sp = TASK_TOP - 8 * len(below)
+    task = [at(kernel, "common_interrupt"), at(kernel, "asm_interrupt"), *pt_regs(at(kernel, "copy", 7), interrupted_sp, KERNEL_CS), *below]
+    irq = [at(kernel, "on_irqstack"), TASK_TOP - 8 * len(task)]
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "handle_irq", 1), IRQ_TOP - 16, task, irq))
+    names = ["handle_irq", "on_irqstack", "common_interrupt", "asm_interrupt", "copy", "vfs_read", "do_syscall_64"]
+    assert ([*names, "entry_SYSCALL_64_after_hwframe"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+    assert found.stack.frames[4].exact
+    assert found.stack.frames[3].signal
+
+
+def test_the_processors_own_frame_keeps_the_other_registers() -> None:
+    """REGS_PARTIAL: only five words are saved, and what rbp holds is still the interrupted code's."""
+    kernel = Kernel()
+    kernel.function("asm_exc", saved(0, OrcType.REGS_PARTIAL))
+    kernel.function("middle", call(16, base=OrcRegister.BP, bp=(OrcRegister.BP, 0)))
+    kernel.function("entry", saved())
+    below = [0xB9, at(kernel, "entry"), *USER]
+    fp = TASK_TOP - 8 * len(below)
+    words = [at(kernel, "middle", 9), KERNEL_CS, 0x246, fp, 0x18, *below]
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "asm_exc", 0), TASK_TOP - 8 * len(words), words, bp=fp))
+    assert (["asm_exc", "middle", "entry"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+
+
+def test_the_processors_own_frame_can_be_of_user_mode() -> None:
+    kernel = Kernel()
+    kernel.function("asm_exc", saved(0, OrcType.REGS_PARTIAL))
+    words = USER[-5:]
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "asm_exc", 0), TASK_TOP - 40, words))
+    assert (["asm_exc"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+    assert (TASK_TOP - 40, True) == (found.user_registers, found.partial)
+
+
+@pytest.mark.parametrize("register", ["r10", "r13", "di", "dx"])
+def test_a_realigned_stack_is_found_through_the_register_that_holds_it(register: str) -> None:
+    base = {"r10": OrcRegister.R10, "r13": OrcRegister.R13, "di": OrcRegister.DI, "dx": OrcRegister.DX}[register]
+    kernel = Kernel()
+    kernel.function("realigned", call(0, base=base))
+    kernel.function("entry", saved())
+    words = [1, 2, 3, at(kernel, "entry"), *USER]
+    thread = kernel.thread(at(kernel, "realigned", 9), TASK_TOP - 8 * len(words), words, **{register: TASK_TOP - 168})
+    assert (["realigned", "entry"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, KernelUnwinder(kernel).unwind(thread))
+
+
+def test_after_a_call_such_a_register_is_not_known() -> None:
+    kernel = Kernel()
+    kernel.function("leaf", call(8))
+    kernel.function("realigned", call(0, base=OrcRegister.R13))
+    thread = kernel.thread(at(kernel, "leaf", 0), TASK_TOP - 176, [at(kernel, "realigned"), *USER], r13=TASK_TOP - 168)
+    assert (["leaf", "realigned"], Stop.REG_UNAVAILABLE, Stop.REG_UNAVAILABLE, 1) == said(kernel, KernelUnwinder(kernel).unwind(thread))
+
+
+def test_a_kernel_thread_ends_at_the_base_of_its_stack() -> None:
+    kernel = Kernel()
+    kernel.function("kthread", call(8))
+    kernel.function("ret_from_fork", END)
+    words = [at(kernel, "ret_from_fork"), *[0] * 21]
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "kthread"), TASK_TOP - 8 * len(words), words), exact=False)
+    assert (["kthread", "ret_from_fork"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+    deep = [at(kernel, "ret_from_fork"), *[0] * 100]
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "kthread"), TASK_TOP - 8 * len(deep), deep), exact=False)
+    assert (Stop.END_UNEXPECTED, Stop.END_UNEXPECTED, 1) == said(kernel, found)[1:]
+
+
+def test_a_task_that_never_ran_stands_at_its_first_instruction() -> None:
+    kernel = Kernel()
+    kernel.function("before", call(8))
+    kernel.function("ret_from_fork", END)
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "ret_from_fork", 0), TASK_TOP - 168, USER), exact=False)
+    assert (["ret_from_fork"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+
+
+def test_an_idle_cpus_stack_ends_behind_a_far_return() -> None:
+    kernel = Kernel()
+    kernel.function("start_secondary", call(8))
+    boot = kernel.function("secondary_startup_64", END, code=bytes(0x40))
+    kernel.code[boot - TEXT + 0x30 : boot - TEXT + 0x32] = b"\x48\xcb"
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "start_secondary", 4), TASK_TOP - 8, [boot + 0x32]))
+    assert (["start_secondary", "secondary_startup_64"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+
+
+@pytest.mark.parametrize("row", [END, UNKNOWN], ids=["before 6.4", "since"])
+def test_entry_code_without_a_stack_is_an_end(row: OrcEntry) -> None:
+    """At the first instruction of a system call the stack pointer is the user's."""
+    kernel = Kernel()
+    start = kernel.function("entry_SYSCALL_64", row)
+    kernel.labels = {"__entry_text_start": start, "__entry_text_end": start + FUNCTION}
+    found = KernelUnwinder(kernel).unwind(kernel.thread(start, 0x7FFE_0000_1000, []))
+    assert (["entry_SYSCALL_64"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+    kernel.labels = {}
+    found = KernelUnwinder(kernel).unwind(kernel.thread(start, 0x7FFE_0000_1000, []))
+    assert not found.stack.stop.is_end
+
+
+class TestThunks:
+    """Code that is jumped through: ORC says that the stack ends there."""
+
+    @pytest.mark.parametrize(
+        ("code", "offset", "pushed"),
+        [
+            (b"\xff\xe0", 0, []),
+            (b"\x41\xff\xe3", 0, []),
+            (b"\x0f\xae\xe8\xff\xe1", 0, []),
+            (b"\xe8\x01\0\0\0\xcc\x48\x89\x04\x24\xc3", 0, []),
+            (b"\xe8\x01\0\0\0\xcc\x48\x89\x04\x24\xc3", 6, [TEXT + 5]),
+            (b"\xe8\x01\0\0\0\xcc\x48\x89\x04\x24\xc3", 10, [TEXT + FUNCTION]),
+        ],
+        ids=["jmp", "jmp r11", "lfence", "call", "store", "ret"],
+    )
+    def test_the_code_proves_where_the_return_address_is(self, code: bytes, offset: int, pushed: list[int]) -> None:
+        kernel = Kernel()
+        thunk = kernel.function("__x86_indirect_thunk_rax", END, code=code)
+        kernel.function("caller", call(8))
+        kernel.function("entry", saved())
+        words = [*pushed, at(kernel, "caller"), at(kernel, "entry"), *USER]
+        found = KernelUnwinder(kernel).unwind(kernel.thread(thunk + offset, TASK_TOP - 8 * len(words), words))
+        names = ["__x86_indirect_thunk_rax", "caller", "entry"]
+        assert (names, Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+
+    def test_where_it_does_not_the_guess_is_marked(self) -> None:
+        kernel = Kernel()
+        thunk = kernel.function("srso_alias_safe_ret", END)
+        kernel.function("caller", call(8))
+        kernel.function("entry", saved())
+        words = [1, 2, at(kernel, "caller"), at(kernel, "entry"), *USER]
+        found = KernelUnwinder(kernel).unwind(kernel.thread(thunk + 9, TASK_TOP - 8 * len(words), words))
+        assert (["srso_alias_safe_ret", "caller", "entry"], Stop.END_KERNEL_ENTRY, Stop.NO_UNWIND_INFO, 0) == said(kernel, found)
+        assert Trust.SCAN is found.stack.frames[1].trust
+
+    def test_it_looks_at_four_words_only(self) -> None:
+        kernel = Kernel()
+        thunk = kernel.function("srso_alias_safe_ret", END)
+        kernel.function("caller", call(8))
+        words = [1, 2, 3, 4, at(kernel, "caller"), *USER]
+        found = KernelUnwinder(kernel).unwind(kernel.thread(thunk + 9, TASK_TOP - 8 * len(words), words))
+        assert (["srso_alias_safe_ret"], Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 0) == said(kernel, found)
+
+
+class TestDoubts:
+    """What ends a walk before an entry, or makes it unreliable."""
+
+    def one(self, kernel: Kernel, word: int, *more: int) -> tuple[list[str], Stop, Stop, int | None]:
+        words = [word, *more, *USER]
+        return said(kernel, KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "copy", 3), TASK_TOP - 8 * len(words), words)))
+
+    def test_a_return_address_no_call_made(self, kernel: Kernel) -> None:
+        answer = self.one(kernel, at(kernel, "do_syscall_64", 0x50), at(kernel, "entry_SYSCALL_64_after_hwframe"))
+        assert (Stop.END_KERNEL_ENTRY, Stop.NOT_A_CALL_SITE, 1) == answer[1:]
+
+    @pytest.mark.parametrize("word", [0, 0x401000, 0xFFFF_8880_0000_0000, 1 << 63])
+    def test_a_return_address_that_is_no_code(self, kernel: Kernel, word: int) -> None:
+        assert (["copy"], Stop.RA_NOT_EXECUTABLE, Stop.RA_NOT_EXECUTABLE, 0) == self.one(kernel, word)
+
+    def test_generated_code(self, kernel: Kernel) -> None:
+        """BPF programs and ftrace's trampolines lie where modules do, in no module."""
+        assert (["copy", "?"], Stop.ANON_CODE, Stop.ANON_CODE, 1) == self.one(kernel, 0xFFFF_FFFF_C012_3456)
+
+    @pytest.mark.parametrize("name", ["arch_rethook_trampoline", "return_to_handler"])
+    def test_a_rewritten_return_address(self, kernel: Kernel, name: str) -> None:
+        trampoline = kernel.function(name, call(8))
+        assert (["copy"], Stop.RA_REWRITTEN, Stop.RA_REWRITTEN, 0) == self.one(kernel, trampoline)
+
+    def test_code_without_orc(self, kernel: Kernel) -> None:
+        bare = kernel.function("bare", None)
+        assert (["copy", "bare"], Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 1) == self.one(kernel, bare + RETURN)
+
+    def test_a_frame_outside_of_the_stack(self, kernel: Kernel) -> None:
+        far = kernel.function("far", call(SIZE))
+        assert (Stop.OUTSIDE_STACK, Stop.OUTSIDE_STACK, 1) == self.one(kernel, far + RETURN)[1:]
+
+    def test_a_frame_that_goes_back(self, kernel: Kernel) -> None:
+        back = kernel.function("back", call(-16))
+        assert (Stop.CFA_NOT_ABOVE_SP, Stop.CFA_NOT_ABOVE_SP, 1) == self.one(kernel, back + RETURN)[1:]
+
+    def test_an_interrupt_that_comes_back_to_a_stack_it_had_left(self, kernel: Kernel) -> None:
+        """Two saved sets of registers that point at each other would be walked for ever."""
+        gate = kernel.function("gate", saved())
+        task_sp = TASK_TOP - 168
+        irq_sp = IRQ_TOP - 168
+        task, irq = pt_regs(gate, irq_sp, KERNEL_CS), pt_regs(gate, task_sp, KERNEL_CS)
+        found = KernelUnwinder(kernel).unwind(kernel.thread(gate, task_sp, task, irq))
+        assert (["gate", "gate"], Stop.CYCLE, Stop.CYCLE, 1) == said(kernel, found)
+
+    def test_registers_of_no_privilege_level_that_linux_uses(self, kernel: Kernel) -> None:
+        gate = kernel.function("gate", saved())
+        words = pt_regs(gate, TASK_TOP - 8, 0x11)
+        found = KernelUnwinder(kernel).unwind(kernel.thread(gate, TASK_TOP - 168, words))
+        assert (Stop.END_UNEXPECTED, Stop.END_UNEXPECTED, 0) == said(kernel, found)[1:]
+
+    def test_a_depth_that_was_not_asked_for(self, kernel: Kernel) -> None:
+        words = syscall(kernel)
+        thread = kernel.thread(at(kernel, "copy", 3), TASK_TOP - 8 * len(words), words)
+        answer = said(kernel, KernelUnwinder(kernel).unwind(thread, max_frames=2))
+        assert (["copy", "vfs_read"], Stop.FRAME_LIMIT, Stop.FRAME_LIMIT, 1) == answer
+        with pytest.raises(ValueError, match="at least one frame"):
+            KernelUnwinder(kernel).unwind(thread, max_frames=0)
+
+
+class TestGuesses:
+    """Frame pointers and the scan, which are marked and never reliable."""
+
+    def test_a_scan_finds_what_was_left_behind_too(self, kernel: Kernel) -> None:
+        words = [at(kernel, "copy"), 7, *syscall(kernel)]
+        thread = kernel.thread(at(kernel, "copy", 3), TASK_TOP - 8 * len(words), words)
+        found = KernelUnwinder(kernel, {Trust.SCAN}).unwind(thread)
+        names = ["copy", "copy", "vfs_read", "do_syscall_64", "entry_SYSCALL_64_after_hwframe"]
+        assert (names, Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 0) == said(kernel, found)
+        assert {Trust.SCAN} == {frame.trust for frame in found.stack.frames[1:]}
+
+    def test_a_chain_of_frame_pointers(self, kernel: Kernel) -> None:
+        base = TASK_TOP - 48
+        words = [base + 16, at(kernel, "vfs_read"), base + 32, at(kernel, "do_syscall_64"), 0, 0]
+        thread = kernel.thread(at(kernel, "copy", 3), base, words, bp=base)
+        found = KernelUnwinder(kernel, {Trust.FRAME_POINTER}).unwind(thread)
+        assert (["copy", "vfs_read", "do_syscall_64"], Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 0) == said(kernel, found)
+        assert Trust.FRAME_POINTER is found.stack.frames[1].trust
+
+    def test_orc_goes_on_behind_a_guess(self, kernel: Kernel) -> None:
+        bare = kernel.function("bare", None)
+        words = [5, *syscall(kernel)]
+        thread = kernel.thread(bare + 3, TASK_TOP - 8 * len(words), words)
+        found = KernelUnwinder(kernel, {Trust.ORC, Trust.SCAN}).unwind(thread)
+        assert (Stop.END_KERNEL_ENTRY, Stop.NO_UNWIND_INFO, 0) == said(kernel, found)[1:]
+        assert [Trust.SCAN, Trust.ORC] == [frame.trust for frame in found.stack.frames[1:3]]
+
+
+ENTRIES = st.builds(
+    OrcEntry,
+    st.sampled_from(OrcRegister), st.integers(-64, 400), st.sampled_from(OrcRegister), st.integers(-64, 64), st.sampled_from(OrcType),
+    signal=st.booleans(), end=st.booleans(),
+)  # fmt: skip
+
+
+@given(rows=st.lists(st.none() | ENTRIES, min_size=1, max_size=12), seed=st.integers(0, 1 << 32))
+def test_any_tables_on_any_stack_end_in_a_stop(rows: list[OrcEntry | None], seed: int) -> None:
+    """Neither an exception nor more frames than the stacks have words, whatever the guest says."""
+    chance = random.Random(seed)
+    kernel = Kernel()
+    for number, row in enumerate(rows):
+        kernel.function(chance.choice(["f", "__x86_indirect_thunk_rax", "ret_from_fork"]) + str(number), row)
+    places = [TEXT + FUNCTION * number + RETURN for number in range(len(rows))]
+    near = [*places, TASK_TOP - 400, TASK + 800, IRQ_TOP - 64, KERNEL_CS, 0x33, 0, (1 << 64) - 1]
+    words = [chance.choice(near) for _ in range(120)]
+    thread = kernel.thread(
+        chance.choice(places),
+        chance.choice([TASK_TOP - 960, TASK_TOP - 8, IRQ_TOP - 960, 0, (1 << 64) - 8]),
+        words,
+        words,
+        bp=chance.choice(near),
+    )
+    for methods in ({Trust.ORC}, {Trust.ORC, Trust.FRAME_POINTER, Trust.SCAN}, {Trust.SCAN}):
+        found = KernelUnwinder(kernel, methods).unwind(thread, exact=chance.random() < 0.5)
+        assert Stop.NONE is not found.stack.stop
+        assert found.stack.stop.is_end or found.stack.judgement.verdict is Verdict.UNRELIABLE
+
+
+def test_flipped_bits_of_a_stack_end_in_a_stop(kernel: Kernel) -> None:
+    """A stack with damaged words has the frames before the damage, or another verdict."""
+    chance = random.Random(6)
+    words = syscall(kernel)
+    code = Bytes(TEXT, bytes(kernel.code))
+    for _ in range(500):
+        data = bytearray(stack(TASK, words).data)
+        for _ in range(chance.randrange(1, 6)):
+            data[chance.randrange(SIZE - 8 * len(words), SIZE)] ^= 1 << chance.randrange(8)
+        registers = Registers(X86_64, at(kernel, "copy", 3), {X86_64.sp: TASK_TOP - 8 * len(words)})
+        thread = Thread(registers, Layered((code, Bytes(TASK, bytes(data)))), space(), EntryPoints())
+        found = KernelUnwinder(kernel).unwind(thread)
+        assert 1 <= len(found.stack.frames) <= len(words)
+        assert found.stack.stop.is_end or found.stack.judgement.verdict is Verdict.UNRELIABLE
+
+
+def test_memory_that_cannot_be_read(kernel: Kernel) -> None:
+    registers = Registers(X86_64, at(kernel, "copy", 3), {X86_64.sp: TASK_TOP - 64})
+    found = KernelUnwinder(kernel).unwind(Thread(registers, Bytes(0, b""), space(), EntryPoints()))
+    assert (["copy"], Stop.MEM_FAULT, Stop.MEM_FAULT, 0) == said(kernel, found)
