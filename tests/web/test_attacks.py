@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from store.recordings import small
 from web.serving import PATIENCE, Server, serving
 
 from unspool.cli.main import main
@@ -175,6 +180,41 @@ def test_the_server_is_not_root(server: Server) -> None:
     assert "1" == state["NoNewPrivs"]
 
 
+WATCHED = """
+import os, sys
+from unspool.web import lent, opened
+read = opened.open_recording
+def watched(path):
+    print("parsed as", os.geteuid(), "from", "a copy" if str(path) != sys.argv[-1] else "the file", file=sys.stderr)
+    return read(path)
+opened.open_recording = watched
+from unspool.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("readable", [False, True])
+def test_root_parses_no_recording(*, readable: bool) -> None:
+    """What may not be read by whom the server becomes is copied; of the bytes root looks at nothing but the magic."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, copies = Path(name), Path(name, "copies")
+        path = small(folder / "a.unspool")
+        copies.mkdir()
+        for entry, mode in ((folder, 0o755), (copies, 0o1777), (path, 0o644 if readable else 0o600)):
+            entry.chmod(mode)
+        command = [sys.executable, "-c", WATCHED, "serve", "--no-open", str(path)]
+        environment = {**os.environ, "TMPDIR": str(copies)}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("http://127.0.0.1:")
+            process.terminate()
+            said = process.communicate(timeout=PATIENCE)[1].splitlines()
+        # The first one is the empty recording that the server makes itself, to have everything imported.
+        assert ["parsed as 0 from a copy", f"parsed as 65534 from {'the file' if readable else 'a copy'}"] == said[:2]
+        assert [] == list(copies.iterdir())
+
+
 def test_half_a_request_does_not_stop_others(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as half:
         half.sendall(b"GET / HTTP/1.1\r\nHost: ")
@@ -183,15 +223,11 @@ def test_half_a_request_does_not_stop_others(server: Server) -> None:
 
 @pytest.mark.parametrize("options", [("--bind", "0.0.0.0"), ("--port", "70000"), ("--bind", "nowhere")])
 def test_wrong_options_are_named(options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from store.recordings import small
-
     assert 1 == main(["serve", "--no-open", *options, str(small(tmp_path / "a.unspool"))])
     assert "unspool serve:" in capsys.readouterr().err
 
 
 def test_a_recording_is_served_through_a_socket_file(tmp_path: Path) -> None:
-    from store.recordings import small
-
     path = tmp_path / "socket"
     tmp_path.chmod(0o755)
     with serving(small(tmp_path / "a.unspool"), options=("--unix-socket", str(path))) as running:

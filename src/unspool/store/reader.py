@@ -110,7 +110,7 @@ class Recording:
 def open_recording(path: str | Path) -> Recording:
     """Open a recording to read; RecordingError when it is none, is newer than this program, or cannot be read."""
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     recording = _open_or_copy(path)
     try:
         _check_schema(recording)
@@ -120,7 +120,8 @@ def open_recording(path: str | Path) -> Recording:
     return recording
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """RecordingError unless the file can be read and begins as a recording does; nothing else of it is looked at."""
     try:
         with path.open("rb") as file:
             is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
@@ -142,7 +143,7 @@ def _open_or_copy(path: Path) -> Recording:
             raise _unreadable(path, error) from error
     directory = tempfile.TemporaryDirectory(prefix="unspool-")
     try:
-        copy = _copy(path, Path(directory.name))
+        copy = copy_of(path, Path(directory.name))
         return Recording(path, duckdb.connect(str(copy), read_only=True, config=CONFIG), directory)
     except duckdb.Error as error:
         directory.cleanup()
@@ -163,7 +164,7 @@ def _unreadable(path: Path, error: Exception) -> RecordingError:
     return RecordingError(f"{path} cannot be read: {first_line}", hint="Was it copied without its .wal file, or made by a newer Unspool?")
 
 
-def _copy(path: Path, directory: Path) -> Path:
+def copy_of(path: Path, directory: Path) -> Path:
     """A consistent copy of a database that is being written.
 
     The main file changes at checkpoints only, and between them the log only grows; a log cut short holds all transactions before the cut.

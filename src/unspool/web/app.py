@@ -1,10 +1,10 @@
-"""The web application: the page's files from memory, and every view as JSON. It reads no file: recordings and page are loaded before."""
+"""The web application: the page's files, and every view as JSON. It reads no file: recordings and page come from memory."""
 
 from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
@@ -32,8 +32,8 @@ from unspool.web.views import Series, choices, data_quality, functions, summary,
 if TYPE_CHECKING:
     Json = dict[str, object]
 
-GROUPINGS = ("comm", "none", "process", "thread")
-SERIES = ("verdict", "ending", "process", "cpu", "trigger")
+GROUPINGS = ("comm", "none", "process", "thread", "guest")
+SERIES = ("verdict", "ending", "process", "cpu", "trigger", "guest", "vcpu", "mode", "cgroup")
 SHAPE = ("by", "marks", "inverted")
 MOST_BINS = 2000
 MOST_CHANGES = 5000
@@ -47,7 +47,28 @@ class Views:
 
     def __init__(self, opened: list[Opened]) -> None:
         """Take them in the order of the command line; parameter `file` is a place in it."""
-        self.opened = opened
+        self._held = opened
+        self._version = 0
+
+    @property
+    def opened(self) -> list[Opened]:
+        """The recordings as they are now."""
+        return self._held
+
+    @property
+    def version(self) -> int:
+        """A number that grows when an answer may be another one than before."""
+        return self._version
+
+    def hold(self, opened: list[Opened]) -> None:
+        """Show other recordings from now on."""
+        self._held = opened
+        self._version += 1
+
+    def live(self, query: Query) -> Json:
+        """Whether the recording still grows; then /api/events tells when."""
+        query.check(())
+        return {"live": False, "version": self.version}
 
     def recordings(self, query: Query) -> Json:
         """The recordings that are open."""
@@ -140,11 +161,13 @@ def shape(query: Query) -> Shape:
     return Shape(by=by, marks=query.flag("marks", default=True), inverted=query.flag("inverted", default=False))
 
 
-def application(opened: list[Opened]) -> Starlette:
-    """The application, without its guard (`access.Guard`)."""
-    views = Views(opened)
-    names = ("recordings", "summary", "choices", "tree", "functions", "sandwich", "timeline", "chart", "quality", "diff")
-    routes: list[BaseRoute] = [Route(f"/api/{name}", _json(getattr(views, name)), methods=["GET"]) for name in names]
+VIEWS = ("recordings", "summary", "choices", "tree", "functions", "sandwich", "timeline", "chart", "quality", "diff", "live")
+
+
+def application(views: Views, more: Iterable[BaseRoute] = ()) -> Starlette:
+    """The application, without its guard (`access.Guard`); `more` are addresses beside the views and the page's files."""
+    routes: list[BaseRoute] = [*more]
+    routes += [Route(f"/api/{name}", _json(views, getattr(views, name)), methods=["GET"]) for name in VIEWS]
     routes.append(Route("/api/export", _download(views), methods=["GET"]))
     for path, content, kind in page_files():
         routes.append(Route(path, _fixed(content, kind), methods=["GET"]))
@@ -171,14 +194,14 @@ def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]
             yield path, entry
 
 
-def _json(view: Callable[[Query], Json]) -> Callable[[Request], object]:
+def _json(views: Views, view: Callable[[Query], Json]) -> Callable[[Request], object]:
     @lru_cache(ANSWERS_KEPT)
-    def answered(query: Query) -> bytes:
+    def answered(query: Query, _: int) -> bytes:
         return json.dumps(view(query), separators=(",", ":")).encode()
 
     async def answer(request: Request) -> Response:
         try:
-            content = await run_in_threadpool(answered, _query(request))
+            content = await run_in_threadpool(answered, _query(request), views.version)
         except UnspoolError as error:
             return _error(error)
         return Response(content, media_type="application/json")

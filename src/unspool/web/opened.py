@@ -35,10 +35,10 @@ class Opened:
         self.select = lru_cache(KEPT)(self._select)
 
     @classmethod
-    def of(cls, path: Path) -> Opened:
-        """Read a file; RecordingError when it is no recording."""
+    def of(cls, path: Path, name: str = "") -> Opened:
+        """Read a file, to be shown under that name (default: the file's); RecordingError when it is no recording."""
         with open_recording(path) as recording:
-            return cls(path.name, load(recording, timed=True))
+            return cls(name or path.name, load(recording, timed=True))
 
     def _select(self, only: Filter) -> Profile:
         return self.profile if only == EVERYTHING else select(self.profile, only)

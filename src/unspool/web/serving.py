@@ -10,17 +10,20 @@ import os
 import pwd
 import socket
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.routing import BaseRoute
 
 from unspool.errors import BadRequest, NotPermitted
 from unspool.export.formats import FORMATS
-from unspool.web.access import Access, App, Guard, new_token
-from unspool.web.app import application
+from unspool.store.writer import Writer
+from unspool.web.access import Access, Guard, new_token
+from unspool.web.app import VIEWS, Views, application
 from unspool.web.opened import Opened
 
 PR_SET_NO_NEW_PRIVS = 38
@@ -77,11 +80,17 @@ def _listen_unix(path: Path) -> socket.socket:
     return bound
 
 
+def user_without_root(owner: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Whom the server becomes: `owner` (user and group), else nobody; None when it is not root, and so stays who it is."""
+    return (owner or _nobody()) if os.geteuid() == 0 else None
+
+
 def drop_privileges(owner: tuple[int, int] | None) -> None:
-    """Give root up for good: become `owner` (user and group), else nobody. Nothing happens when this is not root."""
-    if os.geteuid() != 0:
+    """Give root up for good; see `user_without_root`."""
+    user = user_without_root(owner)
+    if user is None:
         return
-    uid, gid = owner or _nobody()
+    uid, gid = user
     try:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
@@ -100,22 +109,47 @@ def _nobody() -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
-def serve(opened: list[Opened], place: Place, owner: tuple[int, int] | None, ready: Callable[[str], None]) -> None:
-    """Serve until a signal comes. `ready` is called with the address to open, once the server answers; by then it is not root any more."""
+def serve(load: Callable[[], list[Opened]], place: Place, owner: tuple[int, int] | None, ready: Callable[[str], None]) -> None:
+    """Serve until a signal comes. `ready` is called with the address to open, once the server answers.
+
+    `load` reads the recordings. By then this process is not root any more: what parses bytes of others must not have its rights.
+    """
     with listen(place) as bound:
-        if place.unix is not None and owner is not None and os.geteuid() == 0:
-            os.chown(place.unix, *owner)
-        port = 0 if place.unix else bound.getsockname()[1]
-        access = Access(new_token(), port, remote=place.remote, hostname=socket.gethostname() if place.remote else "")
-        guarded = Guard(application(opened), access)
-        config = uvicorn.Config(
-            guarded, log_level="warning", access_log=False, lifespan="off", server_header=False, date_header=False, ws="none"
-        )
-        config.load()
-        # Whatever is imported late is imported now: as nobody the files may be out of reach.
-        asyncio.run(warm(guarded, access))
+        views = Views(empty())
+        guarded, config = prepared(views, access_for(place, bound, owner))
         drop_privileges(owner)
-        _Server(config, lambda: ready(link(place, access))).run(sockets=[bound])
+        views.hold(load())
+        asyncio.run(_ask(guarded, FIRST))
+        Server(config, lambda: ready(link(place, guarded.access))).run(sockets=[bound])
+
+
+def access_for(place: Place, bound: socket.socket, owner: tuple[int, int] | None) -> Access:
+    """Who may ask through that socket, by a new token. A socket file is given to the owner."""
+    if place.unix is not None and owner is not None and os.geteuid() == 0:
+        os.chown(place.unix, *owner)
+    port = 0 if place.unix else bound.getsockname()[1]
+    return Access(new_token(), port, remote=place.remote, hostname=socket.gethostname() if place.remote else "")
+
+
+def prepared(views: Views, access: Access, more: Iterable[BaseRoute] = ()) -> tuple[Guard, uvicorn.Config]:
+    """The guarded application and its server's configuration, with everything imported: as nobody the package may be out of reach."""
+    guarded = Guard(application(views, more), access)
+    config = uvicorn.Config(
+        guarded, log_level="warning", access_log=False, lifespan="off", server_header=False, date_header=False, ws="none"
+    )
+    config.load()
+    asyncio.run(
+        _ask(guarded, [*((path, NO_PROCESS) for path in WARM), *((EXPORT, NO_PROCESS + b"&format=" + name.encode()) for name in FORMATS)])
+    )
+    return guarded, config
+
+
+def empty() -> list[Opened]:
+    """A recording without samples, read from a file like any other: it costs the imports and nothing else."""
+    with tempfile.TemporaryDirectory(prefix="unspool-") as folder:
+        path = Path(folder, "empty.unspool")
+        Writer(path).finish(0)
+        return [Opened.of(path)]
 
 
 def link(place: Place, access: Access) -> str:
@@ -126,26 +160,21 @@ def link(place: Place, access: Access) -> str:
     return f"http://{host}:{access.port}/?token={access.token}"
 
 
-WARM = (
-    "/",
-    "/nothing",
-    *(f"/api/{name}" for name in ("summary", "choices", "tree", "functions", "sandwich", "timeline", "chart", "quality", "diff")),
-)
+EXPORT = "/api/export"
+WARM = ("/", "/nothing", *(f"/api/{name}" for name in VIEWS))
 NO_PROCESS = b"pid=-1"
 FIRST = (("/api/recordings", b""), ("/api/summary", b"file=0"), ("/api/tree", b"file=0&by=comm&inverted=0&marks=1"))
 """What the page asks for first; the answers are kept, so that it does not wait for them."""
 
 
-async def warm(app: App, access: Access) -> None:
-    """Ask for the first page, and for every view and format once, of no sample, so that it costs nothing but the imports."""
-    asked = [*FIRST, *((path, NO_PROCESS) for path in WARM)]
-    asked += [("/api/export", NO_PROCESS + f"&format={name}".encode()) for name in FORMATS]
-    headers = [(b"host", f"localhost:{access.port}".encode()), (b"authorization", f"Bearer {access.token}".encode())]
+async def _ask(app: Guard, asked: Iterable[tuple[str, bytes]]) -> None:
+    """Ask for these addresses and parameters, and forget what is answered."""
+    headers = [(b"host", f"localhost:{app.access.port}".encode()), (b"authorization", f"Bearer {app.access.token}".encode())]
     fixed = {"type": "http", "method": "GET", "headers": headers, "root_path": "", "scheme": "http", "http_version": "1.1"}
     for path, query in asked:
         # A view that fails, fails again when somebody asks for it, and says so then.
         with contextlib.suppress(Exception):
-            scope = {**fixed, "path": path, "query_string": query, "server": ("localhost", access.port), "client": ("localhost", 0)}
+            scope = {**fixed, "path": path, "query_string": query, "server": ("localhost", app.access.port), "client": ("localhost", 0)}
             await app(scope, _receive, _drop)
 
 
@@ -157,14 +186,22 @@ async def _drop(_: Any) -> None:  # noqa: ANN401 - ASGI
     return
 
 
-class _Server(uvicorn.Server):
-    """A server that says when it listens."""
+class Server(uvicorn.Server):
+    """A server that says when it listens, and before it waits for its connections to end."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], ending: Callable[[], None] = lambda: None) -> None:
+        """Call `ready` when it answers, `ending` when it is about to end."""
         super().__init__(config)
         self._ready = ready
+        self._ending = ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
         await super().startup(sockets)
         if self.started:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End."""
+        self._ending()
+        await super().shutdown(sockets)
