@@ -20,6 +20,7 @@ COMMANDS = {
     "diff": "what changed between two recordings",
     "export": "write a recording in another format",
     "import": "make a recording of another program's profile",
+    "push": "send a recording, or what runs now, to an OpenTelemetry collector",
     "stack": "print every thread's stack of a live process",
     "live": "tell whether a function is on any thread's stack",
     "audit": "what a file gives a reliable unwinder",
