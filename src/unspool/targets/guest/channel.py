@@ -25,6 +25,7 @@ CONNECT_SECONDS = 3.0
 """How long a monitor may take to answer a new client. One that serves another client never does."""
 ANSWER_SECONDS = 5.0
 """How long a monitor may take for one answer: far longer than a busy one needs."""
+_LEAVE_SECONDS = 1.0
 _LONGEST_MESSAGE = 16 << 20
 _CHUNK = 1 << 16
 _OPENAT2 = 437  # the same number on every machine
@@ -133,8 +134,7 @@ def connect(endpoint: Endpoint, seconds: float = CONNECT_SECONDS, connection: so
     """
     connection = connection or new_socket(endpoint)
     try:
-        if endpoint.pid is not None and sockets.busy(endpoint.pid, endpoint.path, endpoint.port):
-            raise TimeoutError
+        _wait_until_free(endpoint)
         connection.settimeout(seconds)
         if endpoint.path:
             _connect_unix(connection, endpoint)
@@ -147,6 +147,15 @@ def connect(endpoint: Endpoint, seconds: float = CONNECT_SECONDS, connection: so
         connection.close()
         raise
     return Channel(connection)
+
+
+def _wait_until_free(endpoint: Endpoint) -> None:
+    """TimeoutError when the socket serves another client, and not only for the moment that a monitor takes to see one leave."""
+    deadline = time.monotonic() + _LEAVE_SECONDS
+    while endpoint.pid is not None and sockets.busy(endpoint.pid, endpoint.path, endpoint.port):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.01)
 
 
 def _connect_unix(connection: socket.socket, endpoint: Endpoint) -> None:

@@ -1,0 +1,108 @@
+"""The virtual memory of a guest's kernel, read through the kernel's own page tables and never through those of a process.
+
+A process's tables may be freed while they are looked at; the kernel's own (init_top_pgt) stay where they are. Two ranges need no tables:
+the kernel's image, which is contiguous in physical memory, and the direct map of all memory.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from unspool.formats.paging import MAX_READ, PAGE, PageTables
+from unspool.model.memory import Memory
+
+_KEPT_PAGES = 2048
+# Larger reads are of tables that are read once: they would only push the small pages out.
+_MAX_KEPT_READ = 16 * PAGE
+
+
+class Window(NamedTuple):
+    """Virtual addresses `[start, end)` that lie contiguously in physical memory from `pa` on."""
+
+    start: int
+    end: int
+    pa: int
+
+
+class KernelMemory:
+    """A `model.memory.Memory` of kernel virtual addresses that keeps the pages it has read until `forget`.
+
+    While a vCPU is held its pages stand still; a guest that has run since is another memory: call `forget` between two holds.
+    """
+
+    def __init__(self, tables: PageTables, windows: tuple[Window, ...]) -> None:
+        """Read through `tables`, and without them where a window holds the address."""
+        self.tables = tables
+        self.windows = windows
+        self._pages: dict[int, bytes | None] = {}
+
+    @property
+    def physical(self) -> Memory:
+        """The guest's physical memory."""
+        return self.tables.physical
+
+    def forget(self) -> None:
+        """Drop every page and table that was read, because the guest has run since."""
+        self._pages.clear()
+        self.tables.forget()
+
+    def read(self, address: int, size: int) -> bytes | None:
+        """`size` bytes at the kernel address, or None when any of them cannot be read."""
+        inside = address & PAGE - 1
+        if 0 <= size <= PAGE - inside:
+            page = self._page(address - inside)
+            return None if page is None else page[inside : inside + size]
+        if not 0 <= size <= MAX_READ:
+            return None
+        if size > _MAX_KEPT_READ:
+            return self._read_once(address, size)
+        parts = []
+        while size:
+            inside = address & PAGE - 1
+            part = min(size, PAGE - inside)
+            page = self._page(address - inside)
+            if page is None:
+                return None
+            parts.append(page[inside : inside + part])
+            address += part
+            size -= part
+        return b"".join(parts)
+
+    def word(self, address: int) -> int | None:
+        """The little-endian 64-bit word at the address, None when it cannot be read."""
+        data = self.read(address, 8)
+        return None if data is None else int.from_bytes(data, "little")
+
+    def half(self, address: int) -> int | None:
+        """The little-endian 32-bit word at the address, None when it cannot be read."""
+        data = self.read(address, 4)
+        return None if data is None else int.from_bytes(data, "little")
+
+    def string(self, address: int, limit: int = 256) -> bytes | None:
+        """The bytes up to the first NUL, or `limit` of them; None when they cannot be read."""
+        data = b""
+        while len(data) < limit:
+            part = self.read(address + len(data), min(limit - len(data), PAGE - (address + len(data) & PAGE - 1)))
+            if part is None:
+                return None
+            text, end, _ = part.partition(b"\0")
+            data += text
+            if end:
+                break
+        return data
+
+    def _page(self, address: int) -> bytes | None:
+        try:
+            return self._pages[address]
+        except KeyError:
+            pass
+        if len(self._pages) >= _KEPT_PAGES:
+            self._pages.clear()
+        self._pages[address] = page = self._read_once(address, PAGE)
+        return page
+
+    def _read_once(self, address: int, size: int) -> bytes | None:
+        for window in self.windows:
+            if window.start <= address < window.end:
+                return self.physical.read(address - window.start + window.pa, size) if address + size <= window.end else None
+        return self.tables.read(address, size)

@@ -1,0 +1,229 @@
+"""The modules of a guest's kernel: where their code lies, their names and their unwind tables, from `struct module` (linux/module.h)."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from functools import cached_property
+from struct import Struct
+
+from unspool.errors import BadInput
+from unspool.formats.btf import Btf
+from unspool.formats.btf import Struct as BtfStruct
+from unspool.formats.kallsyms_tables import MAX_NAME, KernelSymbols
+from unspool.formats.orc import ENTRY_SIZE, OrcEncoding, OrcTable
+from unspool.targets.guest.kernel_memory import KernelMemory
+
+MAX_MODULES = 4096
+MAX_MODULE = 64 << 20
+"""The largest module in bytes, and the largest of its tables."""
+_MAX_SYMBOLS = 1 << 18
+_MAX_STRINGS = 16 << 20
+_NAME_SIZE = 56
+_UNFORMED = 3
+_SYMBOL = Struct("<IBBHQQ")
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleLayout:
+    """Where this kernel's `struct module` keeps what is needed; offsets in bytes. The code is one or two (address, size) fields."""
+
+    size: int
+    list: int
+    name: int
+    state: int | None
+    text: tuple[tuple[int, int], ...]
+    span: tuple[tuple[int, int], ...]
+    kallsyms: int | None
+    symtab: tuple[int, int, int, int] | None
+    orc: tuple[int, int, int] | None
+
+    @classmethod
+    def of(cls, btf: Btf) -> ModuleLayout:
+        """The layout by the kernel's BTF; BadInput when its struct is none that is known."""
+        module = btf.struct("module")
+        state = module.find("state")
+        return cls(
+            size=module.size,
+            list=module.offset("list"),
+            name=module.offset("name"),
+            state=None if state is None else state.offset,
+            text=_text_fields(btf, module),
+            span=_span_fields(btf, module),
+            kallsyms=_offset(module, "kallsyms"),
+            symtab=_symtab(btf),
+            orc=_orc(module),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModulePlace:
+    """One entry of the list: the address of its struct, its name, its code ranges, and its lowest and highest address."""
+
+    struct: int
+    name: str
+    text: tuple[tuple[int, int], ...]
+    start: int
+    end: int
+
+
+class GuestModule:
+    """One loaded module. Its names and unwind table are read out of the guest when they are first asked for."""
+
+    def __init__(self, place: ModulePlace, memory: KernelMemory, layout: ModuleLayout, encoding: OrcEncoding | None) -> None:
+        """Take the place; `encoding` is that of the kernel's own ORC table, None when it has none."""
+        self.place = place
+        self._memory = memory
+        self._layout = layout
+        self._encoding = encoding
+
+    @property
+    def name(self) -> str:
+        """The module's name as in /proc/modules."""
+        return self.place.name
+
+    @property
+    def start(self) -> int:
+        """Its lowest address: what /proc/modules calls its address."""
+        return self.place.start
+
+    @property
+    def end(self) -> int:
+        """The address behind its last byte."""
+        return self.place.end
+
+    @cached_property
+    def symbols(self) -> KernelSymbols | None:
+        """Its symbols, None when they cannot be read."""
+        try:
+            return KernelSymbols.of(self._rows())
+        except BadInput:
+            return None
+
+    @cached_property
+    def orc(self) -> OrcTable | None:
+        """Its unwind table, None when it has none or it cannot be read."""
+        if self._layout.orc is None or self._encoding is None:
+            return None
+        ip_field, entry_field, count_field = (self.place.struct + offset for offset in self._layout.orc)
+        ips_at, entries_at, count = self._memory.word(ip_field), self._memory.word(entry_field), self._memory.half(count_field)
+        if not ips_at or not entries_at or not count or count * ENTRY_SIZE > MAX_MODULE:
+            return None
+        ips, entries = self._memory.read(ips_at, count * 4), self._memory.read(entries_at, count * ENTRY_SIZE)
+        if ips is None or entries is None:
+            return None
+        try:
+            return OrcTable(ips, entries, self._encoding, ips_at)
+        except BadInput:
+            return None
+
+    def _rows(self) -> list[tuple[int, str, str]]:
+        """Address, type letter and name of every symbol that has a name."""
+        fields = self._layout.symtab
+        if self._layout.kallsyms is None or fields is None:
+            raise BadInput("no symbols", file=self.name)
+        table = self._memory.word(self.place.struct + self._layout.kallsyms)
+        if not table:
+            raise BadInput("no symbols", file=self.name)
+        at, count, names_at, types_at = (self._memory.word(table + offset) for offset in fields)
+        count = (count or 0) & 0xFFFF_FFFF
+        if not at or not names_at or not 0 < count <= _MAX_SYMBOLS:
+            raise BadInput("no symbols", file=self.name)
+        rows = self._memory.read(at, count * _SYMBOL.size)
+        types = self._memory.read(types_at, count) if types_at else None
+        if rows is None:
+            raise BadInput("symbols that cannot be read", file=self.name)
+        names = self._strings(names_at, max(array("Q", rows)[0::3], key=lambda head: head & 0xFFFF_FFFF) & 0xFFFF_FFFF)
+        found = []
+        for index, (name_at, _, _, section, value, _) in enumerate(_SYMBOL.iter_unpack(rows)):
+            name = names[name_at : names.find(b"\0", name_at, name_at + MAX_NAME)]
+            if name and b"\n" not in name:
+                letter = chr(types[index]) if types is not None and 32 < types[index] < 127 else "t"
+                found.append((value if section else 0, letter, name.decode("utf-8", "replace")))
+        return found
+
+    def _strings(self, address: int, last: int) -> bytes:
+        """The string table up to and with the string at offset `last`."""
+        if last > _MAX_STRINGS:
+            raise BadInput("names that are too long together", file=self.name)
+        known = self._memory.read(address, last)
+        final = self._memory.string(address + last, MAX_NAME)
+        if known is None or final is None:
+            raise BadInput("names that cannot be read", file=self.name)
+        return known + final + b"\0"
+
+
+def read_modules(memory: KernelMemory, head: int, layout: ModuleLayout) -> list[ModulePlace]:
+    """The modules on the kernel's list at `head`, newest first; it ends at the first entry that is no module."""
+    found: list[ModulePlace] = []
+    seen: set[int] = set()
+    at = memory.word(head)
+    while at and at != head and at not in seen and len(found) < MAX_MODULES:
+        seen.add(at)
+        data = memory.read(at - layout.list, layout.size) if at >= layout.list else None
+        if data is None:
+            break
+        place = _place(at - layout.list, data, layout)
+        if place is None:
+            break
+        state = None if layout.state is None else data[layout.state]
+        if state != _UNFORMED:
+            found.append(place)
+        at = int.from_bytes(data[layout.list : layout.list + 8], "little")
+    return found
+
+
+def _place(struct: int, data: bytes, layout: ModuleLayout) -> ModulePlace | None:
+    name = data[layout.name : layout.name + _NAME_SIZE].partition(b"\0")[0]
+    if not name or not all(32 < byte < 127 for byte in name):
+        return None
+    text = _ranges(data, layout.text)
+    span = _ranges(data, layout.span)
+    if not span:
+        return None
+    # What belongs to one module lies together (the area for modules has 1.5 GiB); init parts are freed and may be far from the rest.
+    return ModulePlace(struct, name.decode("ascii"), text, span[0][0], span[0][1])
+
+
+def _ranges(data: bytes, fields: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    found = []
+    for base, size in fields:
+        start = int.from_bytes(data[base : base + 8], "little")
+        length = int.from_bytes(data[size : size + 4], "little")
+        if start and 0 < length <= MAX_MODULE and start + length < 1 << 64:
+            found.append((start, start + length))
+    return tuple(found)
+
+
+def _text_fields(btf: Btf, module: BtfStruct) -> tuple[tuple[int, int], ...]:
+    """The (address, size) fields of the module's code, resident first, then what is there only while it starts."""
+    if module.find("mem") is not None:
+        # Linux 6.4: one module_memory for each kind of content, numbered by enum mod_mem_type.
+        kinds = (btf.enumerator("MOD_TEXT") or 0, btf.enumerator("MOD_INIT_TEXT"))
+        return tuple((module.offset(f"mem[{kind}].base"), module.offset(f"mem[{kind}].size")) for kind in kinds if kind is not None)
+    return tuple((module.offset(f"{part}.base"), module.offset(f"{part}.text_size")) for part in ("core_layout", "init_layout"))
+
+
+def _span_fields(btf: Btf, module: BtfStruct) -> tuple[tuple[int, int], ...]:
+    if module.find("mem") is not None:
+        kind = btf.enumerator("MOD_TEXT") or 0
+        return ((module.offset(f"mem[{kind}].base"), module.offset(f"mem[{kind}].size")),)
+    return ((module.offset("core_layout.base"), module.offset("core_layout.size")),)
+
+
+def _symtab(btf: Btf) -> tuple[int, int, int, int] | None:
+    if not btf.has("mod_kallsyms"):
+        return None
+    table = btf.struct("mod_kallsyms")
+    return table.offset("symtab"), table.offset("num_symtab"), table.offset("strtab"), table.offset("typetab")
+
+
+def _orc(module: BtfStruct) -> tuple[int, int, int] | None:
+    if module.find("arch.orc_unwind_ip") is None:
+        return None
+    return module.offset("arch.orc_unwind_ip"), module.offset("arch.orc_unwind"), module.offset("arch.num_orcs")
+
+
+def _offset(struct: BtfStruct, path: str) -> int | None:
+    member = struct.find(path)
+    return None if member is None else member.offset
