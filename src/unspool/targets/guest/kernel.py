@@ -262,10 +262,19 @@ def _memory(physical: Memory, placement: Placement, tables: KernelTables) -> Ker
     if where is None or where.pa != placement.physical(tables.base):
         raise BadInput("the kernel's own page tables lead elsewhere than those of the vCPU", file="kernel")
     image = Window(placement.start, placement.end, placement.pa)
-    direct = _DIRECT_MAP[placement.levels]
-    variable = symbols.address("page_offset_base")
-    if variable is not None and image.start <= variable < image.end:
-        data = physical.read(placement.physical(variable), 8)
-        direct = int.from_bytes(data, "little") if data is not None else direct
-    limit = min(direct + _DIRECT_MAP_SIZE[placement.levels], image.start)
-    return KernelMemory(own, (image, Window(direct, limit, 0)))
+    return KernelMemory(own, (image, _direct_map(physical, placement, symbols)))
+
+
+def _direct_map(physical: Memory, placement: Placement, symbols: KernelSymbols) -> Window:
+    """Where all memory is mapped in order: up to the area of vmalloc, which KASLR may put close behind it."""
+
+    def variable(name: str, default: int) -> int:
+        address = symbols.address(name)
+        inside = address is not None and placement.start <= address < placement.end
+        data = physical.read(placement.physical(address), 8) if inside and address is not None else None
+        return default if data is None else int.from_bytes(data, "little")
+
+    start = variable("page_offset_base", _DIRECT_MAP[placement.levels])
+    end = min(start + _DIRECT_MAP_SIZE[placement.levels], placement.start)
+    vmalloc = variable("vmalloc_base", end)
+    return Window(start, min(end, vmalloc) if vmalloc > start else end, 0)
