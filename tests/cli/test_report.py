@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store.recordings import HEADER, Scene, small
+from store.recordings import HEADER, Scene, guests, small
 
 from unspool.cli.main import main
 from unspool.store.writer import Writer
@@ -108,3 +108,35 @@ def test_a_deep_stack_stays_on_the_screen(tmp_path: Path, capsys: pytest.Capture
             out.sample(HEADER.monotonic_ns, process, thread, 0, "cpu", "", 1, scene.stack(scene.frame("g"), scene.frame(f"f{depth}")))
     assert 0 == main(["report", str(tmp_path / "a.unspool"), "--tree", "--least", "0"])
     assert max(len(line) for line in capsys.readouterr().out.splitlines()) < 140
+
+
+def test_guests_have_rows_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(guests(tmp_path / "a.unspool"))
+    assert 0 == main(["report", path])
+    text = capsys.readouterr().out.splitlines()
+    for line in (
+        "stacks    12 user stacks, in guests with their kernel's frames; 0 samples without one (kernel threads, exiting threads)",
+        "   41.7 %          5   100.0 %    60.0 %   web, Linux 6.1.0-50-cloud-amd64, registers by kvm-hold; vCPU 0: 3, 1: 2",
+        "   16.7 %          2   100.0 %   100.0 %   web#2, Linux 6.1.0-50-cloud-amd64, registers by kvm-hold; vCPU 0: 2",
+        "   25.0 %          3     0.0 %   100.0 %   db, kernel not known; vCPU 0: 3",
+        "   16.7 %          2   100.0 %     0.0 %   [host]",
+        "   41.7 %          5   100.0 %       10  guest:web nginx",
+        "   16.7 %          2   100.0 %       10  demo",
+        "   25.0 %          3  guest-pt",
+        "   16.7 %          2  end-kernel-entry",
+    ):
+        assert line.strip() in [one.strip() for one in text]
+    report = json_of(capsys, path, "--guest", "web", "--tree")
+    assert (7, 2) == (report["samples"], len(report["guests"]))
+    assert {"name": "web", "generation": 1, "samples": 5, "whole": 5, "in_kernel": 3}.items() <= report["guests"][0].items()
+    assert [{"vcpu": 0, "samples": 3}, {"vcpu": 1, "samples": 2}] == report["guests"][0]["vcpus"]
+    assert ["guest:web", "nginx", "main"] == [row["function"] for row in report["tree"][:3]]
+    assert 2 == json_of(capsys, path, "--guest", "web", "--vcpu", "1", "--mode", "user", "--kernel", "6.1*")["samples"]
+    assert 2 == json_of(capsys, path, "--cgroup", "/user.slice")["samples"]
+    with pytest.raises(SystemExit):
+        main(["report", path, "--mode", "hyper"])
+
+
+def test_a_report_without_guests_does_not_speak_of_them(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main(["report", recording])
+    assert "guest" not in capsys.readouterr().out

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from store.recordings import HEADER, MONOTONIC, SECOND, Scene
+from store.recordings import HEADER, MONOTONIC, SECOND, Scene, guests
 from web.serving import Server, serving
 
 from unspool.export.formats import FORMATS
@@ -223,3 +224,68 @@ def test_an_empty_recording_has_views_too(tmp_path: Path) -> None:
     with serving(tmp_path / "empty.unspool") as running:
         for view in ("recordings", "summary", "choices", "tree", "functions", "timeline", "chart", "quality", "diff"):
             assert running.view(view)
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Views:
+    return Views([Opened.of(guests(tmp_path_factory.mktemp("guests") / "a.unspool"))])
+
+
+def asked(view: Callable[[Query], object], **parameters: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", view(Query(tuple((name, str(value)) for name, value in parameters.items()))))
+
+
+def test_guests_vcpus_and_control_groups_can_be_chosen(machines: Views) -> None:
+    choices = asked(machines.choices)
+    assert [["web#1", 5], ["db", 3], ["[host]", 2], ["web#2", 2]] == choices["guest"]
+    assert [["0", 8], ["1", 2]] == choices["vcpu"]
+    assert [["6.1.0-50-cloud-amd64", 7], ["6.18.0", 2]] == choices["kernel"]
+    assert [["kernel", 8], ["user", 4]] == choices["mode"]
+    assert [["/user.slice", 2]] == choices["cgroup"]
+    assert [["1", 2]] == choices["cpu"], "the host's CPU of a guest's sample is not known"
+    for name, values in choices.items():
+        for value, samples in values:
+            if name not in {"comm", "pid", "tid", "module"}:
+                assert samples == asked(machines.summary, **{name: value})["samples"], (name, value)
+
+
+def test_a_recording_of_the_host_alone_offers_no_guests(server: Server) -> None:
+    assert not {"guest", "vcpu", "kernel"} & set(server.view("choices"))
+
+
+@pytest.mark.parametrize(
+    ("series", "expected"),
+    [
+        ("guest", {"web": 5, "db": 3, "[host]": 2, "web#2": 2}),
+        ("vcpu", {"web vCPU 0": 3, "web vCPU 1": 2, "web#2 vCPU 0": 2, "db vCPU 0": 3, "[host]": 2}),
+        ("mode", {"kernel": 8, "user": 4}),
+        ("cgroup", {"not known": 10, "/user.slice": 2}),
+        ("process", {"guest:web nginx": 5, "guest:db postgres": 3, "demo": 2, "guest:web#2 swapper/0": 2}),
+        ("cpu", {"CPU not known": 10, "CPU 1": 2}),
+    ],
+)
+def test_the_timeline_tells_machines_apart(machines: Views, series: str, expected: dict[str, int]) -> None:
+    found = asked(machines.timeline, series=series, bins=12)["series"]
+    assert expected == {one["name"]: sum(one["counts"]) for one in found}
+
+
+def test_the_tree_has_a_level_for_guests(machines: Views) -> None:
+    found = boxes(asked(machines.tree))
+    assert (0, 5) == found["guest:web",]
+    assert (3, 3) == found["guest:web", "nginx", "main", "leaf", "gentry", "gsys"]
+    assert (0, 2) == found["demo",]
+    assert (0, 2) == boxes(asked(machines.tree, by="guest"))["[host]",]
+    chart = asked(machines.chart)
+    assert "guest:web nginx (10) thread (10)" == chart["threads"][0][1]
+
+
+def test_guests_are_judged_by_the_same_words(machines: Views) -> None:
+    found = asked(machines.quality, guest="*")
+    assert (12, 9, 3) == (found["samples"], found["proved"], found["cut"])
+    assert ["guest-pt"] == [cause["stop"] for cause in found["causes"] if cause["ending"] == "cut"]
+
+
+def test_two_recordings_of_guests_are_compared(tmp_path: Path) -> None:
+    both = Views([Opened.of(guests(tmp_path / f"{name}.unspool")) for name in "ab"])
+    tree = boxes(asked(both.diff)["tree"] | {"own": [0] * 1000})
+    assert ("guest:web#2", "swapper/0", "gentry", "gsys") in tree

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from unspool.model.verdict import Stop, Verdict
 from unspool.profile.columns import UNKNOWN
-from unspool.profile.filters import Filter
+from unspool.profile.filters import MODES, Filter
 
 
 def add_filter_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,13 @@ def add_filter_arguments(parser: argparse.ArgumentParser) -> None:
     option("--verdict", kind=_verdict, metavar="NAME", text="only reliable, unreliable or none")
     option("--ending", kind=_ending, metavar="NAME", text="only whole, cut, none or unknown")
     option("--stop", kind=_stop, metavar="NAME", text="only stacks that end for that reason (no-unwind-info, ...)")
+    group.add_argument(
+        "--guest", action="append", default=[], metavar="PATTERN", help="only that guest (NAME, NAME#GENERATION, UUID, pid; [host])"
+    )
+    option("--vcpu", kind=int, metavar="VCPU[,VCPU]", text="only samples on these virtual CPUs of guests")
+    group.add_argument("--kernel", action="append", default=[], metavar="PATTERN", help="only what ran on a kernel of that release")
+    option("--mode", kind=_mode, metavar="NAME", text="only samples in user or kernel mode")
+    group.add_argument("--cgroup", action="append", default=[], metavar="PATTERN", help="only processes in that control group or below it")
     group.add_argument("--from", dest="since", type=float, metavar="SECONDS", help="from this time on, counted from the start")
     group.add_argument("--to", dest="until", type=float, metavar="SECONDS", help="up to this time")
 
@@ -44,6 +51,11 @@ def filter_of(arguments: argparse.Namespace) -> Filter:
         stops=tuple(arguments.stop),
         since=arguments.since,
         until=arguments.until,
+        guests=tuple(arguments.guest),
+        vcpus=tuple(arguments.vcpu),
+        kernels=tuple(arguments.kernel),
+        cgroups=tuple(arguments.cgroup),
+        modes=tuple(arguments.mode),
     )
 
 
@@ -63,6 +75,12 @@ def _verdict(text: str) -> Verdict:
 
 def _ending(text: str) -> str:
     if text not in {"whole", "cut", "none", UNKNOWN}:
+        raise ValueError
+    return text
+
+
+def _mode(text: str) -> str:
+    if text not in MODES:
         raise ValueError
     return text
 

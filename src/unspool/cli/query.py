@@ -27,6 +27,8 @@ EXAMPLES = """examples:
   unspool query host.unspool "SELECT comm, count(*) AS n FROM samples JOIN processes USING (process) GROUP BY ALL ORDER BY n DESC"
   unspool query host.unspool "DESCRIBE samples"                 a table's columns; SHOW TABLES names the tables
   unspool query host.unspool "SELECT * FROM counters" --json
+  unspool query guests.unspool "SELECT name, generation, kernel_release, vcpu, count(*) AS n
+      FROM samples JOIN processes USING (process) JOIN guests USING (guest) GROUP BY ALL ORDER BY n DESC"
 """
 FETCHED = 10_000
 

@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from unspool.cli.filters import add_filter_arguments, filter_of
@@ -18,10 +19,12 @@ from unspool.cli.output import write_lines
 from unspool.cli.printable import printable
 from unspool.cli.tree_text import tree_lines
 from unspool.errors import BadRequest
+from unspool.model.guest import HOST, Guest
 from unspool.model.verdict import Stop, Verdict
 from unspool.profile.columns import UNKNOWN, About, Profile, ending_of
 from unspool.profile.quality import Cause, Quality, quality
-from unspool.profile.rows import FunctionRow, ProcessRow, functions, processes, tree_rows
+from unspool.profile.rows import FunctionRow, MachineRow, ProcessRow, functions, machines, processes, tree_rows
+from unspool.profile.tree import GUEST
 from unspool.store.load import load
 from unspool.store.reader import open_recording
 
@@ -29,10 +32,12 @@ EXAMPLES = """examples:
   unspool report host.unspool                           the whole machine
   unspool report host.unspool --tree --comm nginx       the call tree of one program
   unspool report host.unspool --ending cut              what the samples that are cut have in common
+  unspool report guests.unspool --guest web --vcpu 0    one virtual CPU of one guest
   unspool report host.unspool --json                    the same for programs
 """
 TOP = 20
 MODULES_SHOWN = 5
+VCPUS_SHOWN = 8
 NAME_WIDTH = 100
 
 
@@ -42,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON; it holds every function unless --top is given")
     parser.add_argument("--tree", action="store_true", help="print the call tree too")
     parser.add_argument(
-        "--by", choices=["none", "comm", "process", "thread"], default="comm", help="what the tree begins with (default: comm)"
+        "--by", choices=["none", "comm", "process", "thread", "guest"], default="comm", help="what the tree begins with (default: comm)"
     )
     parser.add_argument("--least", metavar="PERCENT", type=float, default=0.5, help="leave smaller parts of the tree out (default: 0.5)")
     parser.add_argument("-n", "--top", metavar="N", type=int, help=f"how many functions and processes (default: {TOP})")
@@ -89,9 +94,10 @@ def as_json(profile: Profile, arguments: argparse.Namespace) -> dict[str, object
         "causes": [_cause_json(cause) for cause in found.causes],
         "counters": about.counters,
         "processes": [
-            {"pid": row.pid, "comm": row.comm, "exe": row.exe, "samples": row.samples, "whole": row.whole}
+            {name: getattr(row, name) for name in ("pid", "comm", "exe", "guest", "cgroup", "samples", "whole")}
             for row in processes(profile)[: arguments.top]
         ],
+        "guests": [_machine_json(row) for row in machines(profile) if row.guest],
         "functions": [
             {"function": row.name, "module": row.module, "self": row.own, "total": row.total} for row in functions(profile)[: arguments.top]
         ],
@@ -102,6 +108,12 @@ def as_json(profile: Profile, arguments: argparse.Namespace) -> dict[str, object
             for row in tree_rows(profile, arguments.by, arguments.least)
         ]
     return report
+
+
+def _machine_json(row: MachineRow) -> dict[str, object]:
+    assert row.guest is not None
+    vcpus = [{"vcpu": vcpu, "samples": samples} for vcpu, samples in row.vcpus.items()]
+    return {**asdict(row.guest), "samples": row.samples, "whole": row.whole, "in_kernel": row.kernel, "vcpus": vcpus}
 
 
 def _cause_json(cause: Cause) -> dict[str, object]:
@@ -118,10 +130,13 @@ def lines(profile: Profile, arguments: argparse.Namespace) -> Iterator[str]:
         yield "no sample passes the filters" if len(profile.stacks) else "nothing was sampled"
         return
     yield ""
-    yield from _endings(found)
+    yield from _endings(found, guests=bool(profile.guests))
     yield ""
     yield from _causes(found)
     yield ""
+    if profile.guests:
+        yield from _machines(machines(profile), found)
+        yield ""
     yield from _processes(processes(profile)[:top], found)
     yield ""
     yield from _functions(functions(profile)[:top], profile.weight)
@@ -149,10 +164,11 @@ def _head(about: About, found: Quality) -> Iterator[str]:
             yield f"SFrame    not used of {printable(name.removeprefix('sframe-refused '))}: {printable(reason)}"
 
 
-def _endings(found: Quality) -> Iterator[str]:
+def _endings(found: Quality, *, guests: bool) -> Iterator[str]:
     unknown = f"; {found.unknown:,} do not say where they end" if found.unknown else ""
     none = f"{found.none:,} samples without one (kernel threads, exiting threads)"
-    yield f"stacks    {found.samples - found.none:,} user stacks; {none}{unknown}"
+    of_guests = ", in guests with their kernel's frames" if guests else ""
+    yield f"stacks    {found.samples - found.none:,} user stacks{of_guests}; {none}{unknown}"
     counts = {
         "whole": (found.whole, "reach an accepted end"),
         "cut": (found.cut, "stop before one"),
@@ -179,11 +195,29 @@ def _causes(found: Quality) -> Iterator[str]:
         yield f"{_percent(found.stack_share(cause.samples))}  {cause.samples:>9,}  {label:<21}  {', '.join(shown)}".rstrip()
 
 
+def _machines(rows: list[MachineRow], found: Quality) -> Iterator[str]:
+    yield "   share    samples     whole   in kernel  guest"
+    for row in rows:
+        whole, kernel = _percent(row.whole / row.samples), _percent(row.kernel / row.samples)
+        shares = f"{_percent(found.share(row.samples))}  {row.samples:>9,}  {whole}  {kernel}"
+        shown = [f"{vcpu}: {samples:,}" for vcpu, samples in list(row.vcpus.items())[:VCPUS_SHOWN]]
+        shown += [f"{len(row.vcpus) - VCPUS_SHOWN} more"] if len(row.vcpus) > VCPUS_SHOWN else []
+        yield f"{shares}   {_machine(row.guest)}" + (f"; vCPU {', '.join(shown)}" if shown else "")
+
+
+def _machine(guest: Guest | None) -> str:
+    if guest is None:
+        return HOST
+    kernel = f"Linux {guest.kernel_release}" if guest.kernel_release else "kernel not known"
+    how = f", registers by {guest.registers_by}" if guest.registers_by else ""
+    return printable(f"{guest.label}, {kernel}{how}")
+
+
 def _processes(rows: list[ProcessRow], found: Quality) -> Iterator[str]:
     yield "   share    samples     whole      pid  process"
     for row in rows:
         shares = f"{_percent(found.share(row.samples))}  {row.samples:>9,}  {_percent(row.whole / row.samples)}"
-        yield f"{shares}  {row.pid:>7}  {printable(row.comm or row.exe or '?')}"
+        yield f"{shares}  {row.pid:>7}  {GUEST + printable(row.guest) + ' ' if row.guest else ''}{printable(row.comm or row.exe or '?')}"
 
 
 def _functions(rows: list[FunctionRow], weight: int) -> Iterator[str]:

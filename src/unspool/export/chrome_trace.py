@@ -1,20 +1,22 @@
 """Chrome trace events (`.trace.json`), for ui.perfetto.dev, chrome://tracing and speedscope: each thread's stacks on a line of time.
 
 A sample stands for one period; calls that go on from sample to sample are one box. The innermost box has the verdict in its arguments,
-a mark is the outermost box of a stack that is not whole. Lost: trust.
+a mark is the outermost box of a stack that is not whole. A guest's processes are called `guest:NAME process`, and ten million times the
+guest's number is added to their ids. Lost: trust.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from unspool.export.options import Options, stack_labels
+from unspool.export.options import Options, pid_of, stack_labels
 from unspool.export.strings import Numbered
-from unspool.profile.columns import Profile, Timed
+from unspool.profile.columns import Profile, Task, Timed
 from unspool.profile.paths import paths
+from unspool.profile.tree import group_name
 
 WITHOUT_PERIOD_NS = 1_000_000
 """How long a sample of an event is drawn: events have no length of their own."""
@@ -41,8 +43,13 @@ def _names(profile: Profile) -> Iterator[dict[str, object]]:
     """What processes and threads are called."""
     yield {"ph": "M", "ts": 0, "name": "trace_name", "pid": 0, "tid": 0, "args": {"name": profile.about.command or profile.about.hostname}}
     for task in profile.tasks:
-        yield {"ph": "M", "ts": 0, "name": "process_name", "pid": task.pid, "tid": task.tid, "args": {"name": task.process}}
-        yield {"ph": "M", "ts": 0, "name": "thread_name", "pid": task.pid, "tid": task.tid, "args": {"name": task.thread}}
+        yield {"ph": "M", "ts": 0, "name": "process_name", **_who(task), "args": {"name": group_name(profile, task, "comm")}}
+        yield {"ph": "M", "ts": 0, "name": "thread_name", **_who(task), "args": {"name": task.thread}}
+
+
+def _who(task: Task) -> dict[str, int]:
+    # A reader may know a thread by its id alone.
+    return {"pid": pid_of(task), "tid": pid_of(replace(task, pid=task.tid))}
 
 
 @dataclass
@@ -64,7 +71,7 @@ class _Drawing:
         """The events of one thread."""
         import numpy as np
 
-        who = f'"pid": {self.profile.tasks[task].pid}, "tid": {self.profile.tasks[task].tid}'
+        who = json.dumps(_who(self.profile.tasks[task])).strip("{}")
         rows = np.flatnonzero(timed.task == task)
         times = ((timed.time_ns[rows] - self.profile.about.monotonic_ns) / 1000).tolist()
         stacks = timed.stack[rows].tolist()

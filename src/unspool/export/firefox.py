@@ -1,6 +1,7 @@
 """The processed format of the Firefox Profiler, version 66, gzipped: threads in time, categories by kind of module, source lines.
 
-Frames of the category "Not whole" are the marks: the outermost frame of a stack that is not whole. Lost: CPU numbers, trust.
+Frames of the category "Not whole" are the marks: the outermost frame of a stack that is not whole. A guest's processes are called
+`guest:NAME process`. Lost: CPU numbers, trust.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any
 
 import unspool
 from unspool.export.frames import location_address
-from unspool.export.options import FunctionKind, Options, kind_of
+from unspool.export.options import FunctionKind, Options, kind_of, pid_of
 from unspool.export.strings import Numbered
 from unspool.profile.columns import NONE, Function, Profile, Timed
+from unspool.profile.tree import group_name
 
 VERSION = 66
 LIBRARY = 1
@@ -96,11 +98,13 @@ def _threads(profile: Profile, timed: Timed, stack_of: dict[int, int | None]) ->
         rows = np.flatnonzero(timed.task == number)
         task = profile.tasks[number]
         times = ((timed.time_ns[rows] - about.monotonic_ns) / 1e6).round(6).tolist()
-        main = task.pid == task.tid or (task.pid not in first_of_process and not any(other.tid == task.pid for other in profile.tasks))
-        first_of_process.add(task.pid)
+        process = pid_of(task)
+        same = any(other.tid == task.pid for other in profile.tasks if pid_of(other) == process)
+        main = task.pid == task.tid or (process not in first_of_process and not same)
+        first_of_process.add(process)
         yield {
             "processType": "default",
-            "processName": task.process,
+            "processName": group_name(profile, task, "comm"),
             "processStartupTime": 0,
             "processShutdownTime": None,
             "registerTime": 0,
@@ -108,7 +112,7 @@ def _threads(profile: Profile, timed: Timed, stack_of: dict[int, int | None]) ->
             "pausedRanges": [],
             "name": task.thread,
             "isMainThread": main,
-            "pid": str(task.pid),
+            "pid": str(pid_of(task)),
             "tid": task.tid,
             "samples": {
                 "length": len(times),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from unspool.model.verdict import Stop, Verdict
-from unspool.profile.columns import NONE, Function, Profile, ending_of
-from unspool.profile.tree import Grouping
+from unspool.profile.columns import NONE, Function, Profile, Task, ending_of
+from unspool.profile.tree import GUEST, Grouping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +79,31 @@ def _labels(profile: Profile, row: Sequence[int]) -> StackLabels:
     path = "" if module == NONE else profile.modules[module].path
     why = "" if reason == Stop.NONE else Stop(reason).label
     return StackLabels(ending_of(Stop(stop)), Stop(stop).label, path, Verdict(verdict).label, why)
+
+
+def machine_labels(profile: Profile, task: Task) -> list[tuple[str, str]]:
+    """Where a task runs, as key and value: its guest and the kernel in it, or its control group; what is not known is left out."""
+    guest = profile.guest_of(task)
+    if guest is None:
+        return [("cgroup", task.cgroup)] if task.cgroup else []
+    pairs = [
+        ("guest", guest.name),
+        ("guest_generation", str(guest.generation)),
+        ("guest_uuid", guest.uuid),
+        ("guest_kernel", guest.kernel_release),
+    ]
+    return [(key, value) for key, value in pairs if value]
+
+
+def machine_mark(profile: Profile, task: Task) -> str:
+    """The frame that says in which guest a stack was taken, for formats without labels; empty on this host."""
+    guest = profile.guest_of(task)
+    return "" if guest is None else GUEST + guest.label
+
+
+def pid_of(task: Task) -> int:
+    """A process id that is the only one of its kind in the file: those of guests begin where those of a host end (2^22, proc(5))."""
+    return task.pid if task.guest == NONE else (task.guest + 1) * 10_000_000 + task.pid
 
 
 def one_line(text: str) -> str:

@@ -1,7 +1,9 @@
 """OTLP profiles (`ProfilesData` of profiles.v1development) as OpenTelemetry collectors take them, with the time of every sample.
 
 Each sample has the attributes `unspool.verdict`, `unspool.ending`, `unspool.stop`, `unspool.stop_module` and `unspool.reason` beside
-those of its thread and process; each location has `profile.frame.type` and `unspool.frame.trust`. Lost: CPU numbers.
+those of its thread and process, in a guest `unspool.guest`, `unspool.guest_generation`, `unspool.guest_kernel` and `unspool.vcpu`;
+each location has `profile.frame.type` and `unspool.frame.trust`; the profile has `unspool.lost`, the samples that could not be taken.
+Lost: CPU numbers.
 The bytes are an `ExportProfilesServiceRequest` as well.
 """
 
@@ -15,7 +17,7 @@ from opentelemetry.proto.profiles.v1development import profiles_pb2 as pb
 
 import unspool
 from unspool.export.frames import location_address, used_frames
-from unspool.export.options import Options, stack_labels
+from unspool.export.options import Options, machine_labels, stack_labels
 from unspool.export.strings import Numbered
 from unspool.profile.columns import NONE, Profile, Timed, trust_label
 
@@ -121,13 +123,15 @@ class _Builder:
             # Pyroscope knows a CPU profile by samples/count with a period of cpu/nanoseconds.
             found.period_type.type_strindex, found.period_type.unit_strindex = self._string("cpu"), self._string("nanoseconds")
             found.period = about.period_ns
+        if about.lost:
+            found.attribute_indices.append(self.attributes.number(("unspool.lost", about.lost)))
         self._samples(found, timed, moments, locations)
 
     def _samples(self, found: Any, timed: Timed, moments: NDArray[np.int64], locations: dict[int, int]) -> None:  # noqa: ANN401
         import numpy as np
 
-        order = np.lexsort((timed.time_ns, timed.stack, timed.event, timed.task))
-        keys = np.stack([timed.task[order], timed.event[order], timed.stack[order]])
+        order = np.lexsort((timed.time_ns, timed.vcpu, timed.stack, timed.event, timed.task))
+        keys = np.stack([timed.task[order], timed.event[order], timed.stack[order], timed.vcpu[order]])
         changes = np.flatnonzero((keys[:, 1:] != keys[:, :-1]).any(axis=0)) + 1
         bounds = [0, *changes.tolist(), len(order)] if len(order) else []
         labels = stack_labels(self.profile)
@@ -136,10 +140,10 @@ class _Builder:
         event_attributes = [self._numbers([("unspool.event", str(event))]) for event in self.profile.events]
         weight, moment = timed.weight[order], moments[order]
         for start, end in pairwise(bounds):
-            task, event, stack = keys[:, start].tolist()
+            task, event, stack, vcpu = keys[:, start].tolist()
             found.samples.add(
                 stack_index=self.stacks.number(stack),
-                attribute_indices=stack_attributes[stack] + task_attributes[task] + event_attributes[event],
+                attribute_indices=stack_attributes[stack] + task_attributes[task] + event_attributes[event] + self._vcpu(vcpu),
                 values=weight[start:end].tolist(),
                 timestamps_unix_nano=moment[start:end].tolist(),
             )
@@ -153,7 +157,13 @@ class _Builder:
         task = self.profile.tasks[number]
         known: list[Attribute] = [("process.pid", task.pid), ("process.executable.name", task.process)]
         known += [("process.executable.path", task.exe)] if task.exe else []
+        # Control groups have a name in OpenTelemetry's semantic conventions, guests have none.
+        labels = machine_labels(self.profile, task)
+        known += [("process.linux.cgroup" if key == "cgroup" else f"unspool.{key}", value) for key, value in labels]
         return self._numbers([*known, ("thread.id", task.tid), ("thread.name", task.thread)])
+
+    def _vcpu(self, vcpu: int) -> list[int]:
+        return [] if vcpu == NONE else self._numbers([("unspool.vcpu", vcpu)])
 
     def _numbers(self, attributes: list[Attribute]) -> list[int]:
         return [self.attributes.number(attribute) for attribute in attributes]

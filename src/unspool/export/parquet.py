@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unspool.export.options import Options, stack_labels
-from unspool.profile.columns import NONE, Profile
+from unspool.profile.columns import NONE, Profile, Task
+from unspool.profile.filters import MODES
 from unspool.profile.paths import paths
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ COLUMNS = {
     "process": "t.process",
     "thread": "t.thread",
     "exe": "nullif(t.exe, '')",
-    "cpu": "s.cpu::INTEGER",
+    "cpu": "nullif(s.cpu, -1)::INTEGER",
     "trigger": "e.trigger",
     "detail": "nullif(e.detail, '')",
     "weight": "s.weight",
@@ -37,6 +38,12 @@ COLUMNS = {
     "reason": "nullif(k.reason, '')",
     "functions": "k.functions",
     "modules": "k.modules",
+    "guest": "nullif(t.guest, '')",
+    "generation": "nullif(t.generation, 0)::INTEGER",
+    "guest_kernel": "nullif(t.kernel, '')",
+    "vcpu": "nullif(s.vcpu, -1)::INTEGER",
+    "cgroup": "nullif(t.cgroup, '')",
+    "mode": "k.mode",
 }
 """Each column of the file, and what it is made of."""
 
@@ -62,14 +69,15 @@ def _register(connection: duckdb.DuckDBPyConnection, profile: Profile) -> None:
 
     timed, about = profile.timed, profile.about
     assert timed is not None, "this format needs the time of single samples"
-    names = ("cpu", "task", "event", "stack", "weight")
+    names = ("cpu", "vcpu", "task", "event", "stack", "weight")
     moments = timed.time_ns - about.monotonic_ns + about.started_ns
     connection.register("samples", {"time_ns": moments, **{name: getattr(timed, name) for name in names}})
     _table(
         connection,
         "tasks",
-        "task BIGINT, pid INTEGER, tid INTEGER, process VARCHAR, thread VARCHAR, exe VARCHAR",
-        [(number, task.pid, task.tid, task.process, task.thread, task.exe) for number, task in enumerate(profile.tasks)],
+        "task BIGINT, pid INTEGER, tid INTEGER, process VARCHAR, thread VARCHAR, exe VARCHAR, cgroup VARCHAR,"
+        " guest VARCHAR, generation BIGINT, kernel VARCHAR",
+        [(number, *_task(profile, task)) for number, task in enumerate(profile.tasks)],
     )
     _table(
         connection,
@@ -82,8 +90,10 @@ def _register(connection: duckdb.DuckDBPyConnection, profile: Profile) -> None:
     stack_of = np.repeat(np.arange(len(profile.stacks), dtype=np.int64), found.lengths)
     place = np.arange(len(found.entries), dtype=np.int64)
     connection.register("calls", {"stack": stack_of, "place": place, "entry": profile.entries.function[found.entries]})
-    labels = [(number, *_values(entry)) for number, entry in enumerate(stack_labels(profile))]
-    _table(connection, "labels", "stack BIGINT, verdict VARCHAR, ending VARCHAR, stop VARCHAR, stop_module VARCHAR, reason VARCHAR", labels)
+    modes = [MODES[is_kernel] for is_kernel in (profile.stacks.kernel_frames > 0).tolist()]
+    labels = [(number, *_values(entry), mode) for number, (entry, mode) in enumerate(zip(stack_labels(profile), modes, strict=True))]
+    words = "verdict VARCHAR, ending VARCHAR, stop VARCHAR, stop_module VARCHAR, reason VARCHAR, mode VARCHAR"
+    _table(connection, "labels", f"stack BIGINT, {words}", labels)
     connection.execute("""
         CREATE TEMP TABLE stacks AS
         SELECT labels.*, coalesce(c.functions, []::VARCHAR[]) AS functions, coalesce(c.modules, []::VARCHAR[]) AS modules
@@ -92,6 +102,12 @@ def _register(connection: duckdb.DuckDBPyConnection, profile: Profile) -> None:
             FROM calls JOIN names USING (entry) GROUP BY stack
         ) c USING (stack)
     """)
+
+
+def _task(profile: Profile, task: Task) -> tuple[int | str, ...]:
+    guest = profile.guest_of(task)
+    machine = (guest.name, guest.generation, guest.kernel_release) if guest else ("", 0, "")
+    return (task.pid, task.tid, task.process, task.thread, task.exe, task.cgroup, *machine)
 
 
 def _values(entry: Any) -> tuple[str, str, str, str, str]:  # noqa: ANN401

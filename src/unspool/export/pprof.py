@@ -1,7 +1,7 @@
 """pprof: gzipped protocol buffers as `go tool pprof`, Pyroscope, Parca and speedscope read them (profile.proto of github.com/google/pprof).
 
 Each sample has the labels `verdict`, `ending`, `stop`, `stop_module`, `reason`, `process`, `thread`, `pid`, `tid`,
-and `event` when it is not the CPU clock.
+`event` when it is not the CPU clock, `cgroup`; in guests `guest`, `guest_generation`, `guest_uuid`, `guest_kernel` and `vcpu`.
 Lost: time of single samples, trust of frames.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from unspool.export import profile_pb2 as pb
 from unspool.export.frames import location_address, used_frames
-from unspool.export.options import Options, stack_labels
+from unspool.export.options import Options, machine_labels, stack_labels
 from unspool.export.strings import Numbered
 from unspool.profile.columns import NONE, Module, Profile
 
@@ -110,10 +110,12 @@ class _Builder:
         events = [[] if str(event) == "cpu" else [self._text_label("event", str(event))] for event in profile.events]
         starts, frames = profile.stacks.start.tolist(), (profile.stacks.frames + 1).tolist()
         period = profile.about.period_ns or 1
-        rows = zip(*(getattr(counted, name).tolist() for name in ("task", "event", "stack", "count", "weight")), strict=True)
-        for task, event, stack, count, weight in rows:
+        rows = zip(*(getattr(counted, name).tolist() for name in ("task", "event", "stack", "vcpu", "count", "weight")), strict=True)
+        # As text: pprof takes the number 0 for no label.
+        vcpus = {vcpu: [] if vcpu == NONE else [self._text_label("vcpu", str(vcpu))] for vcpu in set(counted.vcpu.tolist())}
+        for task, event, stack, vcpu, count, weight in rows:
             sample = self.message.sample.add(location_id=frames[starts[stack] : starts[stack + 1]], value=(count, weight * period))
-            sample.label.extend((*labels[stack], *tasks[task], *events[event]))
+            sample.label.extend((*labels[stack], *tasks[task], *events[event], *vcpus[vcpu]))
 
     def _text_label(self, key: str, value: str) -> Any:  # noqa: ANN401 - generated classes have no types at run time
         return pb.Label(key=self._string(key), str=self._string(value))
@@ -121,5 +123,6 @@ class _Builder:
     def _task_labels(self, number: int) -> list[Any]:
         task = self.profile.tasks[number]
         texts = [self._text_label("process", task.process), self._text_label("thread", task.thread)]
+        texts += [self._text_label(key, value) for key, value in machine_labels(self.profile, task)]
         numbers = [pb.Label(key=self._string(key), num=value) for key, value in (("pid", task.pid), ("tid", task.tid))]
         return texts + numbers

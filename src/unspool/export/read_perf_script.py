@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from unspool.errors import BadInput
 from unspool.export.perf_script import MARK
-from unspool.export.reading import ReadCall, ReadEnd, ReadFrame, ReadModule, ReadSample, end_of_mark
+from unspool.export.reading import ReadCall, ReadEnd, ReadFrame, ReadModule, ReadSample, end_of_mark, guest_of_mark
+from unspool.model.guest import Guest
 
 HEAD = re.compile(
     r"^(?P<comm>\S.{0,63}?)\s{1,40}(?P<pid>\d+)(?:/(?P<tid>\d+))?\s{1,40}(?:\[(?P<cpu>\d+)\]\s{1,40})?"
@@ -29,29 +30,33 @@ class _Block:
     frames: list[ReadFrame] = field(default_factory=list)
     inlined: list[ReadCall] = field(default_factory=list)
     end: ReadEnd = field(default_factory=ReadEnd)
+    guest: Guest | None = None
 
 
 class _Reader:
     """Frames that were read, by their line: most lines come again and again."""
 
     def __init__(self) -> None:
-        self._known: dict[str, ReadFrame | ReadCall | ReadEnd | None] = {}
-        self._processes: dict[int, str] = {}
+        self._known: dict[str, ReadFrame | ReadCall | ReadEnd | Guest | None] = {}
+        self._processes: dict[tuple[Guest | None, int], str] = {}
 
     def sample(self, block: _Block, start: int) -> ReadSample:
         """The sample of a block that is complete. A line names the thread; the process is called after the first one seen."""
         head = block.head
         pid = int(head["pid"]) & 0x7FFF_FFFF
         event = head["event"].split(":")[0] if head["event"].split(":")[0] in CLOCKS else head["event"]
+        cpu = int(head["cpu"] or 0) & 0xFFFF
         trigger, _, detail = ("cpu", "", "") if event in CLOCKS else event.partition(":")
         return ReadSample(
             frames=tuple(block.frames),
             time_ns=max(_nanoseconds(head["time"]) - start, 0),
             pid=pid,
             tid=int(head["tid"] or pid) & 0x7FFF_FFFF,
-            process=self._processes.setdefault(pid, head["comm"]),
+            process=self._processes.setdefault((block.guest, pid), head["comm"]),
             thread=head["comm"],
-            cpu=int(head["cpu"] or 0) & 0xFFFF,
+            cpu=-1 if block.guest else cpu,
+            vcpu=cpu if block.guest else None,
+            guest=block.guest,
             trigger=trigger,
             detail=detail,
             end=block.end,
@@ -70,6 +75,8 @@ class _Reader:
                 block.inlined.append(call)
             case ReadEnd() as end:
                 block.end = end
+            case Guest() as guest:
+                block.guest = guest
             case None:
                 return False
         return True
@@ -99,20 +106,20 @@ def samples(data: bytes) -> Iterator[ReadSample]:
         yield reader.sample(block, start or 0)
 
 
-def _parsed(line: str) -> ReadFrame | ReadCall | ReadEnd | None:
+def _parsed(line: str) -> ReadFrame | ReadCall | ReadEnd | Guest | None:
     # Without the look at its end, a long line of brackets would be searched from each of them.
     found = FRAME.match(line) if line.endswith(")") else None
     if not found:
         return None
     name, path = found["name"], found["module"]
     if f"({path})" == MARK:
-        return end_of_mark(name)
+        return guest_of_mark(name) or end_of_mark(name)
     place = PLACE.match(name)
     offset = int(place["offset"], 16) if place else 0
     name = place["name"] if place else name
     if path == "inlined":
         return ReadCall(name)
-    kernel = path.startswith("[kernel") or path in {"[guest.kernel.kallsyms]", "[vmlinux]"}
+    kernel = path.startswith(("[kernel", "[guest.")) or path == "[vmlinux]"
     module = None if path in {UNKNOWN, ""} else ReadModule(path, kernel=kernel)
     calls = () if name == UNKNOWN else (ReadCall(name, offset=offset & 0x7FFF_FFFF_FFFF_FFFF),)
     return ReadFrame(calls, module, int(found["address"], 16) & 0xFFFF_FFFF_FFFF_FFFF, kernel=kernel)

@@ -10,6 +10,7 @@ from typing import Any
 from unspool.errors import BadInput
 from unspool.export import profile_pb2 as pb
 from unspool.export.reading import ReadAbout, ReadCall, ReadEnd, ReadFrame, ReadModule, ReadSample
+from unspool.model.guest import Guest
 from unspool.model.verdict import Stop, Verdict
 
 LARGEST = 4 << 30
@@ -94,6 +95,8 @@ class _Profile:
             trigger=trigger,
             detail=detail,
             end=_end(texts),
+            guest=_guest(texts),
+            vcpu=_digits(texts.get("vcpu", "")) if texts.get("guest") else None,
         )
 
     def _string(self, index: int) -> str:
@@ -103,7 +106,7 @@ class _Profile:
 
     def _module(self, mapping: Any) -> ReadModule:  # noqa: ANN401
         path = self._string(mapping.filename)
-        return ReadModule(path, self._string(mapping.build_id), kernel=path.startswith("[kernel"))
+        return ReadModule(path, self._string(mapping.build_id), kernel=path.startswith(("[kernel", "[guest.")))
 
     def _frame(self, location: Any) -> ReadFrame:  # noqa: ANN401
         calls = []
@@ -124,6 +127,18 @@ class _Profile:
 
 def _number(value: int) -> int:
     return value if 0 <= value < 2**31 else 0
+
+
+def _digits(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _guest(texts: dict[str, str]) -> Guest | None:
+    """The guest that our own labels name."""
+    name, generation = texts.get("guest"), _digits(texts.get("guest_generation", "1"))
+    if not name or generation is None:
+        return None
+    return Guest(name, 0, generation=generation, uuid=texts.get("guest_uuid", ""), kernel_release=texts.get("guest_kernel", ""))
 
 
 def _end(texts: dict[str, str]) -> ReadEnd:

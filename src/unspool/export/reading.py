@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from unspool.model.guest import Guest
 from unspool.model.verdict import Stop, Verdict
 from unspool.profile.columns import NO_USER_STACK
+from unspool.profile.tree import GUEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class ReadSample:
     trigger: str = "cpu"
     detail: str = ""
     end: ReadEnd = field(default_factory=ReadEnd)
+    guest: Guest | None = None
+    vcpu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +105,20 @@ def end_of_mark(mark: str) -> ReadEnd | None:
     return ReadEnd(Stop.NONE, "", Verdict.UNRELIABLE, stop)
 
 
+def guest_of_mark(name: str) -> Guest | None:
+    """The guest that a frame or group next to the root names, if it is one of ours.
+
+    >>> guest_of_mark("guest:web#2").generation
+    2
+    >>> guest_of_mark("main") is None
+    True
+    """
+    if not name.startswith(GUEST):
+        return None
+    label = name.removeprefix(GUEST)
+    head, _, generation = label.rpartition("#")
+    return Guest(head, 0, generation=int(generation)) if head and _GENERATION.fullmatch(generation) else Guest(label, 0)
+
+
+_GENERATION = re.compile(r"[1-9][0-9]{0,8}")
 _MARK = re.compile(r"\[(?P<kind>cut|unreliable|no user stack): (?P<stop>[a-z-]+)(?: in (?P<module>[^\n]+))?\]")

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from unspool.model.guest import Guest
 from unspool.model.verdict import Stop
 from unspool.profile.arrays import summed
-from unspool.profile.columns import NONE, Profile
+from unspool.profile.columns import NONE, Profile, Task
 from unspool.profile.paths import function_totals
 from unspool.profile.tree import Grouping, grow
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +32,26 @@ class FunctionRow:
 
 @dataclass(frozen=True, slots=True)
 class ProcessRow:
-    """A process with its samples, and how many of them are whole."""
+    """A process with its samples, and how many of them are whole; `guest` is its guest's label, empty on this host."""
 
     pid: int
     comm: str
     exe: str
+    guest: str
+    cgroup: str
     samples: int
     whole: int
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRow:
+    """A guest, or (None) this host, with its samples: all, whole ones, those in kernel mode, and those of each virtual CPU."""
+
+    guest: Guest | None
+    samples: int
+    whole: int
+    kernel: int
+    vcpus: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +82,35 @@ def processes(profile: Profile) -> list[ProcessRow]:
     """Every process that was sampled, those with most samples first; one that ran several programs is one row for each."""
     import numpy as np
 
-    known: dict[tuple[int, str, str], int] = {}
-    process_of = np.array([known.setdefault((task.pid, task.process, task.exe), len(known)) for task in profile.tasks] or [0])
-    is_end = np.zeros(max(Stop) + 1, dtype=np.int64)
-    is_end[[int(stop) for stop in Stop if stop.is_end]] = 1
+    known: dict[tuple[int, str, str, str, str], int] = {}
+    process_of = np.array([known.setdefault(_process(profile, task), len(known)) for task in profile.tasks] or [0])
     counted = profile.counted
     places = process_of[counted.task]
     samples = summed(places, counted.count, len(known))
-    ended = summed(places, counted.count * is_end[profile.stacks.stop[counted.stack]], len(known))
+    ended = summed(places, counted.count * _is_whole(profile), len(known))
     rows = [ProcessRow(*key, int(samples[index]), int(ended[index])) for key, index in known.items() if samples[index]]
+    return sorted(rows, key=lambda row: -row.samples)
+
+
+def machines(profile: Profile) -> list[MachineRow]:
+    """Every machine that was sampled, guests and this host, those with most samples first."""
+    import numpy as np
+
+    counted = profile.counted
+    places = np.array([task.guest + 1 for task in profile.tasks] or [0])[counted.task]
+    size = len(profile.guests) + 1
+    samples = summed(places, counted.count, size)
+    whole = summed(places, counted.count * _is_whole(profile), size)
+    kernel = summed(places, counted.count * (profile.stacks.kernel_frames[counted.stack] > 0), size)
+    vcpus: list[dict[int, int]] = [{} for _ in range(size)]
+    for place, vcpu, count in zip(places.tolist(), counted.vcpu.tolist(), counted.count.tolist(), strict=True):
+        if vcpu != NONE:
+            vcpus[place][vcpu] = vcpus[place].get(vcpu, 0) + count
+    rows = [
+        MachineRow(guest, int(samples[place]), int(whole[place]), int(kernel[place]), dict(sorted(vcpus[place].items())))
+        for place, guest in enumerate((None, *profile.guests))
+        if samples[place]
+    ]
     return sorted(rows, key=lambda row: -row.samples)
 
 
@@ -82,6 +123,21 @@ def tree_rows(profile: Profile, by: Grouping, least_percent: float) -> list[Tree
         function = tree.functions[tree.function[node]]
         rows.append(TreeRow(depth, function.name, _path(profile, function.module), int(tree.own[node]), int(tree.total[node])))
     return rows
+
+
+def _process(profile: Profile, task: Task) -> tuple[int, str, str, str, str]:
+    guest = profile.guest_of(task)
+    return task.pid, task.process, task.exe, guest.label if guest else "", task.cgroup
+
+
+def _is_whole(profile: Profile) -> Ints:
+    """1 for each row of `counted` whose stack reaches an accepted end."""
+    import numpy as np
+
+    is_end = np.zeros(max(Stop) + 1, dtype=np.int64)
+    is_end[[int(stop) for stop in Stop if stop.is_end]] = 1
+    found: Ints = is_end[profile.stacks.stop[profile.counted.stack]]
+    return found
 
 
 def _path(profile: Profile, module: int) -> str:

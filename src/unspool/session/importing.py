@@ -94,7 +94,8 @@ class _Import:
 
     def _add(self, sample: ReadSample, repeat: int, weight: int) -> None:
         writer = self.writer
-        process = writer.process(sample.pid, 0, sample.process)
+        guest = writer.guest(sample.guest) if sample.guest else None
+        process = writer.process(sample.pid, 0, sample.process, guest=guest)
         thread = writer.thread(process, sample.tid, sample.thread)
         kernel_frames = 0
         while kernel_frames < len(sample.frames) and sample.frames[kernel_frames].kernel:
@@ -104,7 +105,7 @@ class _Import:
         judgement = Judgement(end.verdict, end.reason)
         stack = writer.stack(frames, kernel_frames, end.stop, self._stop_module(end), judgement)
         for _ in range(repeat):
-            writer.sample(sample.time_ns or 0, process, thread, sample.cpu, sample.trigger, sample.detail, weight, stack)
+            writer.sample(sample.time_ns or 0, process, thread, sample.cpu, sample.trigger, sample.detail, weight, stack, vcpu=sample.vcpu)
 
     def _frame(self, frame: ReadFrame) -> int:
         known = self._frames.get(frame)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from unspool.errors import BadRequest
 from unspool.model.verdict import Stop, Verdict
 from unspool.profile.columns import UNKNOWN
-from unspool.profile.filters import Filter
+from unspool.profile.filters import MODES, Filter
 
 T = TypeVar("T")
 ENDINGS = ("whole", "cut", "none", UNKNOWN)
@@ -75,6 +75,11 @@ class Query:
             stops=self.listed("stop", Stop.of),
             since=self._seconds("from"),
             until=self._seconds("to"),
+            guests=self.all("guest"),
+            vcpus=self.listed("vcpu", int),
+            kernels=self.all("kernel"),
+            cgroups=self.all("cgroup"),
+            modes=self.listed("mode", _mode),
         )
 
     def _seconds(self, name: str) -> float | None:
@@ -95,7 +100,30 @@ class Query:
             raise BadRequest(f"{text[:80]!r} is not one of the values that {name} takes") from None
 
 
-FILTERS = ("pid", "tid", "comm", "module", "on", "cpu", "verdict", "ending", "stop", "from", "to")
+FILTERS = (
+    "pid",
+    "tid",
+    "comm",
+    "module",
+    "on",
+    "cpu",
+    "verdict",
+    "ending",
+    "stop",
+    "from",
+    "to",
+    "guest",
+    "vcpu",
+    "kernel",
+    "mode",
+    "cgroup",
+)
+
+
+def _mode(text: str) -> str:
+    if text not in MODES:
+        raise ValueError
+    return text
 
 
 def _ending(text: str) -> str:

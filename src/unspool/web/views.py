@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from unspool.model.explain import explain
 from unspool.model.verdict import Stop, Verdict
-from unspool.profile.arrays import summed
-from unspool.profile.columns import NONE, Profile, Timed, ending_of
+from unspool.profile.arrays import grouped, summed
+from unspool.profile.columns import NONE, Profile, Task, Timed, ending_of
+from unspool.profile.filters import MODES
 from unspool.profile.paths import function_totals
 from unspool.profile.quality import Cause, quality
+from unspool.profile.tree import group_name
 from unspool.web.opened import Opened
 from unspool.web.selection import NANO
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 Json = dict[str, object]
-Series = Literal["verdict", "ending", "process", "cpu", "trigger"]
+Series = Literal["verdict", "ending", "process", "cpu", "trigger", "guest", "vcpu", "mode", "cgroup"]
 SERIES_SHOWN = 8
 """How many processes a timeline tells apart; the others are one series."""
 
@@ -66,10 +68,11 @@ def choices(opened: Opened) -> Json:
     stops = list(zip(stacks.stop.tolist(), by_stack.tolist(), strict=True))
     verdicts = zip(stacks.verdict.tolist(), by_stack.tolist(), strict=True)
     return {
+        **_machine_choices(profile, timed, tasks, by_stack),
         "comm": _counts((task.process, count) for task, count in tasks),
         "pid": _counts((f"{task.pid} {task.process}", count) for task, count in tasks),
         "tid": _counts((f"{task.tid} {task.thread}", count) for task, count in tasks),
-        "cpu": _counts((str(cpu), 1) for cpu in timed.cpu.tolist()),
+        "cpu": _numbers(timed.cpu),
         "on": _counts((str(event), count) for event, count in zip(profile.events, by_event.tolist(), strict=True)),
         "module": _counts(_modules(opened, by_stack)),
         "verdict": _counts((Verdict(verdict).label, count) for verdict, count in verdicts),
@@ -184,6 +187,8 @@ def _unnamed_row(profile: Profile, module: int, row: Sequence[int]) -> Json:
             advice = (
                 "Code made at run time: make the runtime write a perf map (node --perf-basic-prof, java with perf-map-agent) or a jitdump."
             )
+        case "kernel" if found.path.startswith("[guest."):
+            advice = "Give the guest's kallsyms, System.map or vmlinux: upload it on this page, or name it when recording."
         case "kernel":
             advice = "Record as root or with CAP_SYSLOG, so that /proc/kallsyms shows addresses."
         case _:
@@ -219,6 +224,36 @@ def _modules(opened: Opened, by_stack: Ints) -> list[tuple[str, int]]:
     return [(module.path, count) for module, count in zip(profile.modules, counts.tolist()[1:], strict=True)]
 
 
+def _machine_choices(profile: Profile, timed: Timed, tasks: list[tuple[Task, int]], by_stack: Ints) -> dict[str, list[list[object]]]:
+    """What tells guests apart; nothing in a recording of this host alone."""
+    modes = zip((profile.stacks.kernel_frames > 0).tolist(), by_stack.tolist(), strict=True)
+    found = {
+        "cgroup": _counts((task.cgroup, count) for task, count in tasks if task.cgroup),
+        "mode": _counts((MODES[is_kernel], count) for is_kernel, count in modes),
+    }
+    if not profile.guests:
+        return found
+    return found | {
+        "guest": _counts((_only_name(profile, task), count) for task, count in tasks),
+        "vcpu": _numbers(timed.vcpu),
+        "kernel": _counts((profile.kernel_of(task), count) for task, count in tasks if profile.kernel_of(task)),
+    }
+
+
+def _only_name(profile: Profile, task: Task) -> str:
+    """What a filter takes for this machine and no other: with the number of the boot where there were several."""
+    guest = profile.guest_of(task)
+    if guest is None or sum(other.name == guest.name for other in profile.guests) == 1:
+        return profile.machine_name(task)
+    return f"{guest.name}#{guest.generation}"
+
+
+def _numbers(column: Ints) -> list[list[object]]:
+    """The numbers of CPUs that are known, with the samples on each."""
+    counts = summed(column[column != NONE], column[column != NONE] * 0 + 1, 1)
+    return _counts((str(number), count) for number, count in enumerate(counts.tolist()))
+
+
 def _series(profile: Profile, timed: Timed, by: Series) -> tuple[list[str], Ints]:
     """The names of the series, largest first, and the series of each sample."""
     import numpy as np
@@ -232,13 +267,21 @@ def _series(profile: Profile, timed: Timed, by: Series) -> tuple[list[str], Ints
             places = stop_ending[profile.stacks.stop[timed.stack]]
         case "cpu":
             cpus = sorted(set(timed.cpu.tolist()))
-            names, places = [f"CPU {cpu}" for cpu in cpus], np.searchsorted(np.array(cpus, dtype=np.int64), timed.cpu)
+            names = [f"CPU {cpu}" if cpu != NONE else "CPU not known" for cpu in cpus]
+            places = np.searchsorted(np.array(cpus, dtype=np.int64), timed.cpu)
         case "trigger":
             names, places = [str(event) for event in profile.events], timed.event
         case "process":
-            number: dict[str, int] = {}
-            of_task = np.array([number.setdefault(task.process, len(number)) for task in profile.tasks] or [0], dtype=np.int64)
-            names, places = list(number), of_task[timed.task]
+            names, places = _by_task(profile, timed, lambda task: group_name(profile, task, "comm"))
+        case "guest":
+            names, places = _by_task(profile, timed, profile.machine_name)
+        case "cgroup":
+            names, places = _by_task(profile, timed, lambda task: task.cgroup or "not known")
+        case "vcpu":
+            names, places = _by_task(profile, timed, profile.machine_name)
+            names, places = _by_vcpu(names, places, timed)
+        case "mode":
+            names, places = list(MODES), (profile.stacks.kernel_frames > 0).astype(np.int64)[timed.stack]
     counts = np.bincount(places, minlength=len(names))
     order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
     shown = order if by == "cpu" else order[:SERIES_SHOWN]
@@ -248,6 +291,22 @@ def _series(profile: Profile, timed: Timed, by: Series) -> tuple[list[str], Ints
     rank[shown] = np.arange(len(shown))
     labels = [names[index] for index in shown] + (["others"] if len(order) > len(shown) else [])
     return labels, rank[places]
+
+
+def _by_task(profile: Profile, timed: Timed, name: Callable[[Task], str]) -> tuple[list[str], Ints]:
+    import numpy as np
+
+    number: dict[str, int] = {}
+    of_task = np.array([number.setdefault(name(task), len(number)) for task in profile.tasks] or [0], dtype=np.int64)
+    return list(number), of_task[timed.task]
+
+
+def _by_vcpu(machines: list[str], places: Ints, timed: Timed) -> tuple[list[str], Ints]:
+    """The same split by virtual CPU; the host has none."""
+    size = int(timed.vcpu.max(initial=NONE)) + 2
+    keys, series = grouped(places * size + timed.vcpu + 1)
+    pairs = [(machines[key // size], key % size - 1) for key in keys.tolist()]
+    return [name if vcpu == NONE else f"{name} vCPU {vcpu}" for name, vcpu in pairs], series
 
 
 _STOPS = frozenset(int(stop) for stop in Stop)
