@@ -1,0 +1,164 @@
+"""The decoder's process as its parent sees it: asked with a time limit, given guest memory, started again when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import struct
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from unspool import sandbox
+from unspool.capture.guest_channel import Channel, Closed, Kind, Message, TimedOut, pair
+from unspool.model.memory import Memory
+
+MAX_READ = 1 << 20
+"""Bytes of guest memory that one request of the decoder's may ask for."""
+MAX_READS = 2_000_000
+"""Reads that the decoder may ask for while it works on one request."""
+READ = struct.Struct("<QI")
+
+
+class DecoderDied(Exception):
+    """The decoder crashed, ran out of time or answered nonsense; it is gone."""
+
+
+class Handler(Protocol):
+    """What runs in the decoder: makes the answer of a request, a value that JSON can say, bytes, or None for no bytes."""
+
+    def __call__(self, request: dict[str, object]) -> object:
+        """The answer."""
+
+
+Prepare = Callable[[Memory, list[int]], Handler]
+"""Runs in the new process while it has its privileges: gets guest memory as its parent reads it, and the descriptors given to it."""
+
+
+class Decoder:
+    """One decoder process: asked with `ask`, or, where it must not take long, with `begin`, `wait` and (when it was late) `wait` again."""
+
+    def __init__(self, prepare: Prepare, physical: Memory, descriptors: Sequence[int] = ()) -> None:
+        """Fork. `physical` answers the decoder's reads; `descriptors` are open in it, too."""
+        self._physical = physical
+        ours, theirs = pair()
+        with warnings.catch_warnings():
+            # A recorder may have threads; the child uses none of what they hold.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._pid = os.fork()
+        if self._pid == 0:
+            ours.close()
+            _child(theirs, prepare, descriptors)
+        theirs.close()
+        self._channel = Channel(ours)
+
+    @property
+    def pid(self) -> int:
+        """Its process id, 0 when it is gone."""
+        return self._pid
+
+    def ask(self, request: dict[str, object], seconds: float) -> object:
+        """The answer; DecoderDied when there is none in time."""
+        self.begin(request)
+        try:
+            return self.wait(seconds)
+        except TimedOut as error:
+            raise self._dead("it took too long") from error
+
+    def begin(self, request: dict[str, object]) -> None:
+        """Send a request whose answer `wait` will give."""
+        try:
+            self._channel.send_value(request)
+        except Closed as error:
+            raise self._dead(str(error)) from error
+
+    def wait(self, seconds: float) -> object:
+        """The answer; TimedOut when it did not come in time (it may be waited for again), DecoderDied when it never will."""
+        deadline = time.monotonic() + seconds
+        try:
+            for _ in range(MAX_READS):
+                message = self._channel.receive(deadline)
+                if message.kind != Kind.READ:
+                    return _answer(message)
+                self._serve(message)
+        except Closed as error:
+            raise self._dead(str(error)) from error
+        raise self._dead("it reads without end")
+
+    def condemn(self, reason: str) -> DecoderDied:
+        """End it because it answered nonsense; the error to raise."""
+        return self._dead(reason)
+
+    def close(self) -> None:
+        """End the process and reap it; again is harmless."""
+        self._channel.close()
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)
+            self._pid = 0
+
+    def _serve(self, message: Message) -> None:
+        if len(message.body) != READ.size:
+            raise Closed("a read that is none")
+        address, size = READ.unpack(message.body)
+        if size > MAX_READ:
+            raise Closed("a read that is too large")
+        data = self._physical.read(address, size)
+        self._channel.send(Kind.NOTHING if data is None else Kind.BYTES, data or b"")
+
+    def _dead(self, reason: str) -> DecoderDied:
+        self.close()
+        return DecoderDied(reason)
+
+
+class AskedMemory:
+    """Guest-physical memory in the decoder, read by its parent where the decoder has no descriptor of it."""
+
+    def __init__(self, channel: Channel) -> None:
+        """Ask through that channel."""
+        self._channel = channel
+
+    def read(self, address: int, size: int) -> bytes | None:
+        """The bytes, None where there are none."""
+        if size > MAX_READ or not 0 <= address < 1 << 64 or size <= 0:
+            return None
+        self._channel.send(Kind.READ, READ.pack(address, size))
+        message = self._channel.receive()
+        return message.body if message.kind == Kind.BYTES and len(message.body) == size else None
+
+
+def _answer(message: Message) -> object:
+    if message.kind == Kind.JSON:
+        return message.value()
+    if message.kind == Kind.BYTES:
+        return message.body
+    if message.kind == Kind.NOTHING:
+        return None
+    raise Closed("a message of no kind")
+
+
+def _child(theirs: object, prepare: Prepare, descriptors: Sequence[int]) -> None:
+    """The decoder's whole life; it never returns into the copied program."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        channel = Channel(sandbox.keep_only(theirs, *descriptors))  # type: ignore[arg-type]
+        handler = prepare(AskedMemory(channel), list(range(4, 4 + len(descriptors))))
+        # A recording may go on for days: each request has its own time limit instead.
+        sandbox.restrict(cpu_seconds=None)
+        while True:
+            request = channel.receive().value()
+            assert isinstance(request, dict)
+            answer = handler(request)
+            if answer is None:
+                channel.send(Kind.NOTHING, b"")
+            elif isinstance(answer, bytes):
+                channel.send(Kind.BYTES, answer)
+            else:
+                channel.send_value(answer)
+    except BaseException:  # noqa: BLE001 (whatever it is, this process ends here)
+        os._exit(1)
