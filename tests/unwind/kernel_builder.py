@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
+from unspool.formats.kallsyms import KernelSymbol
 from unspool.formats.orc import OrcEntry, OrcRegister, OrcType
 from unspool.model.arch import X86_64
 from unspool.model.memory import Bytes, Layered
@@ -66,9 +67,9 @@ class Kernel:
     def is_text(self, pc: int) -> bool:
         return self.index(pc) is not None
 
-    def symbol(self, pc: int) -> tuple[str, int] | None:
+    def symbol(self, pc: int) -> KernelSymbol | None:
         index = self.index(pc)
-        return None if index is None else (self.names[index], TEXT + FUNCTION * index)
+        return None if index is None else KernelSymbol(TEXT + FUNCTION * index, self.names[index], "")
 
     def address(self, name: str) -> int | None:
         if name in self.labels:

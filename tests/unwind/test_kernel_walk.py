@@ -41,7 +41,8 @@ RETURN = 0x20
 
 def said(kernel: Kernel, found: KernelStack) -> tuple[list[str], Stop, Stop, int | None]:
     """Names of the frames, the stop, the verdict's reason, the first bad frame."""
-    names = [(kernel.symbol(frame.lookup_pc) or ("?",))[0] for frame in found.stack.frames]
+    symbols = [kernel.symbol(frame.lookup_pc) for frame in found.stack.frames]
+    names = ["?" if symbol is None else symbol.name for symbol in symbols]
     judgement = found.stack.judgement
     assert (judgement.verdict is Verdict.RELIABLE) == (judgement.reason is Stop.NONE)
     return names, found.stack.stop, judgement.reason, judgement.first_bad_frame

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from unspool.formats.dwarf import CfaRule, How, RegisterRule
+from unspool.formats.kallsyms import KernelSymbol
 from unspool.formats.orc import OrcEntry, OrcType
 from unspool.model.arch import X86_64
 from unspool.model.memory import Memory
@@ -36,8 +37,8 @@ class KernelImage(Protocol):
     def is_text(self, pc: int) -> bool:
         """Whether the pc lies in code of the kernel (its init code while it boots) or of a module."""
 
-    def symbol(self, pc: int) -> tuple[str, int] | None:
-        """The function that holds the pc, and its first address."""
+    def symbol(self, pc: int) -> KernelSymbol | None:
+        """The function that holds the pc, None where there is none."""
 
     def address(self, name: str) -> int | None:
         """The address of a symbol of the kernel, None when it has none of that name."""
@@ -108,14 +109,14 @@ class KernelSites:
     def _at(self, ip: int) -> KernelSite:
         thunk = self._thunk(ip)
         if thunk is not None:
-            return KernelSite(ip, exact=True, rule=self._thunk_rule(ip, *thunk) or Miss(Stop.NO_UNWIND_INFO), thunk=True)
+            return KernelSite(ip, exact=True, rule=self._thunk_rule(ip, thunk) or Miss(Stop.NO_UNWIND_INFO), thunk=True)
         return self._by_orc(ip, ip, exact=True)
 
     def _behind_call(self, ip: int) -> KernelSite:
         if is_call_site(self.memory, ip, X86_64):
             return self._by_orc(ip, ip - 1, exact=False)
         symbol = self.image.symbol(ip)
-        if symbol is not None and symbol[1] == ip and symbol[0].startswith("ret_from_fork"):
+        if symbol is not None and symbol.address == ip and symbol.name.startswith("ret_from_fork"):
             # A task that has never run is made to look as if this had called the scheduler (copy_thread, arch/x86/kernel/process.c).
             return self._by_orc(ip, ip, exact=True)
         site = self._by_orc(ip, ip - 1, exact=False)
@@ -143,11 +144,11 @@ class KernelSites:
             self._entry = range(0) if start is None or end is None else range(start, end)
         return self._entry
 
-    def _thunk(self, pc: int) -> tuple[str, int] | None:
+    def _thunk(self, pc: int) -> KernelSymbol | None:
         symbol = self.image.symbol(pc)
-        return symbol if symbol is not None and symbol[0].startswith(_THUNKS) else None
+        return symbol if symbol is not None and symbol.name.startswith(_THUNKS) else None
 
-    def _thunk_rule(self, ip: int, name: str, start: int) -> Rule | None:
+    def _thunk_rule(self, ip: int, thunk: KernelSymbol) -> Rule | None:
         """The rule of a thunk's instruction, None where its code does not prove it.
 
         A thunk is called, or jumped to where the function would return or call: the return address is the topmost word, until the
@@ -156,13 +157,13 @@ class KernelSites:
         code = self.memory.read(ip, _LONGEST)
         if code is None:
             return None
-        if name.startswith(_INDIRECT):
-            if ip == start or _is_jump(code) or (code.startswith(_LFENCE) and _is_jump(code[3:])):
+        if thunk.name.startswith(_INDIRECT):
+            if ip == thunk.address or _is_jump(code) or (code.startswith(_LFENCE) and _is_jump(code[3:])):
                 return _pushed(1)
             if _is_store_to_stack(code) or code[0] in {_RET, _JMP_REL32}:
                 return _pushed(2)
             return None
-        return _pushed(1) if code[0] == _RET or ip == start else None
+        return _pushed(1) if code[0] == _RET or ip == thunk.address else None
 
 
 _SAVED = {
