@@ -87,8 +87,12 @@ class FakeSink(Sink):
         self.samples: list[tuple[int, int, int, int, str, str, int, int]] = []
         self.counters: dict[str, int] = {}
         self.exits: dict[int, int] = {}
+        self.cgroups: dict[int, str | None] = {}
 
-    def process(self, pid: int, start_ns: int, comm: str, exe: str | None = None, parent: int | None = None) -> int:
+    def process(
+        self, pid: int, start_ns: int, comm: str, exe: str | None = None, parent: int | None = None, *, cgroup: str | None = None
+    ) -> int:
+        self.cgroups[pid] = cgroup
         return number(self.processes, (pid, start_ns, comm, exe, parent))
 
     def exited(self, process: int, exit_ns: int) -> None:

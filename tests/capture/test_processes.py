@@ -10,7 +10,7 @@ import pytest
 from capture.fakes import CODE, SECOND, mapped
 
 from unspool.capture import processes as module
-from unspool.capture.proc import Found, read_process, read_stat, running
+from unspool.capture.proc import Found, control_group, read_process, read_stat, running
 from unspool.capture.processes import GRACE_NS, Processes
 from unspool.capture.sideband import Exited, Forked, Named
 from unspool.model.module import Mapping
@@ -113,3 +113,47 @@ def test_processes_with_one_id_are_told_apart_by_their_start() -> None:
 def test_a_file_is_new_once() -> None:
     model = fed(FORK, mapped("/a", pid=GHOST, time_ns=20), mapped("/a", CODE + 0x9000, pid=GHOST, time_ns=21), mapped("//anon", pid=GHOST))
     assert ["/a"] == [file.path for file, _, _ in model.new_files]
+
+
+def test_a_process_has_the_control_group_of_its_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {GHOST: "/a"}
+    monkeypatch.setattr(module, "control_group", answers.get)
+    model = fed(FORK)
+    process = model.newest(GHOST)
+    assert process is not None
+    assert "/a" == model.cgroup(process)
+    answers[GHOST] = "/moved"
+    assert "/a" == model.cgroup(process)
+
+
+def test_a_process_that_is_gone_has_the_control_group_of_the_nearest_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "control_group", {GHOST: "/a"}.get)
+    events = [FORK, Forked(20, GHOST + 1, GHOST, GHOST + 1, GHOST), Forked(30, GHOST + 2, GHOST + 1, GHOST + 2, GHOST + 1)]
+    model = fed(*events, Exited(40, GHOST + 1, 0, GHOST + 1), Exited(50, GHOST + 2, 0, GHOST + 2))
+    grandchild, orphan = model.newest(GHOST + 2), model.find(GHOST + 9, SECOND)
+    assert grandchild is not None
+    assert "/a" == model.cgroup(grandchild)
+    assert "" == model.cgroup(orphan)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"0::/system.slice/web.service\n", "/system.slice/web.service"),
+        (b"0::/gone.scope (deleted)\n", "/gone.scope"),
+        (b"12:cpu,cpuacct:/\n4:memory:/docker/abc\n1:name=systemd:/docker\n0::/\n", "/docker/abc"),
+        (b"4:memory:/docker/abc\n0::/user.slice\n", "/user.slice"),
+        (b"0::/a:b/c\n", "/a:b/c"),
+        (b"0::/\n", "/"),
+        (b"", "/"),
+        (b"nothing\n\xff", "/"),
+    ],
+)
+def test_the_most_specific_control_group_is_taken(monkeypatch: pytest.MonkeyPatch, text: bytes, expected: str) -> None:
+    monkeypatch.setattr("unspool.capture.proc.read_file", lambda _: text)
+    assert expected == control_group(1)
+
+
+def test_this_very_process_has_a_control_group() -> None:
+    assert (control_group(os.getpid()) or "").startswith("/")
+    assert control_group(GHOST) is None

@@ -53,6 +53,11 @@ def test_a_sample_is_stored_with_its_process_thread_cpu_and_stack() -> None:
     assert 1 == sink.counters["stored"]
 
 
+def test_a_process_is_stored_with_its_control_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unspool.capture.processes.control_group", {GHOST: "/web.slice"}.get)
+    assert {GHOST: "/web.slice"} == recorded([record(pid=GHOST, user=[AT])]).cgroups
+
+
 def test_a_return_address_at_the_end_of_a_mapping_belongs_to_the_call_before_it() -> None:
     """A call to a function that never returns can be the last instruction of its file's code."""
     sink = recorded(

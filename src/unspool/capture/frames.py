@@ -29,7 +29,9 @@ _VERDICTS = {int(verdict): verdict for verdict in Verdict}
 class Sink(Protocol):
     """Where a recording goes: `store.writer.Writer`, or a fake. The same arguments give the same number."""
 
-    def process(self, pid: int, start_ns: int, comm: str, exe: str | None = None, parent: int | None = None) -> int:
+    def process(
+        self, pid: int, start_ns: int, comm: str, exe: str | None = None, parent: int | None = None, *, cgroup: str | None = None
+    ) -> int:
         """A program of a process."""
 
     def exited(self, process: int, exit_ns: int) -> None:

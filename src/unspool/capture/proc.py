@@ -103,6 +103,20 @@ def running() -> list[int]:
         return []
 
 
+def control_group(pid: int) -> str | None:
+    """The process's control group, None when the process is gone.
+
+    Where both versions of control groups are mounted the more specific path is the answer (cgroups(7)).
+    """
+    data = read_file(f"/proc/{pid}/cgroup")
+    if data is None:
+        return None
+    lines = [line.split(":", 2) for line in data.decode("utf-8", "backslashreplace").splitlines()]
+    paths = {number: path.removesuffix(" (deleted)") for number, _, path in (line for line in lines if len(line) == 3)}
+    unified = paths.get("0", "/")
+    return unified if unified != "/" else max(paths.values(), key=len, default="/")
+
+
 def thread_name(pid: int, tid: int) -> str | None:
     """The thread's name, None when it is gone."""
     data = read_file(f"/proc/{pid}/task/{tid}/comm")

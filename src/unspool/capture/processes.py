@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from unspool.capture.proc import read_process, running
+from unspool.capture.proc import control_group, read_process, running
 from unspool.capture.regions import FileIdentity, Region, Space, identity
 from unspool.capture.sideband import Event, Exited, Forked, Mapped, Named
 
@@ -15,6 +15,9 @@ GRACE_NS = 5 * 10**9
 
 SAME_START_NS = 50 * 10**6
 """How far two statements of a process's start may differ: /proc counts in ticks of 10 ms, a fork event comes a moment after the start."""
+
+_ANCESTORS = 16
+"""How far up a control group is looked for when processes are gone."""
 
 _PROGRAMS = 4
 """How many programs of one process are kept: a shell's exec chain is short, and only samples in flight ask for the older ones."""
@@ -51,9 +54,9 @@ class Program(Space):
 
 
 class Process:
-    """One process from fork to exit; `start_ns` and `exit_ns` on CLOCK_MONOTONIC."""
+    """One process from fork to exit; `start_ns` and `exit_ns` on CLOCK_MONOTONIC. `cgroup` is None until somebody asked for it."""
 
-    __slots__ = ("exit_ns", "known_ns", "parent", "pid", "programs", "start_ns")
+    __slots__ = ("cgroup", "exit_ns", "known_ns", "parent", "pid", "programs", "start_ns")
 
     def __init__(self, pid: int, start_ns: int, *, parent: int = 0, comm: str = "") -> None:
         """A process without mappings."""
@@ -61,6 +64,7 @@ class Process:
         self.start_ns = start_ns
         self.parent = parent
         self.exit_ns: int | None = None
+        self.cgroup: str | None = None
         # Events up to this instant are already in what /proc said.
         self.known_ns = 0
         self.programs: list[Program] = [Program(start_ns, comm)]
@@ -153,6 +157,25 @@ class Processes:
         """The youngest process with this id, None when none was heard of."""
         known = self._by_pid.get(pid)
         return known[-1] if known else None
+
+    def cgroup(self, process: Process) -> str:
+        """The control group it was in when this was first asked; one that is gone has its parent's; empty when neither is known.
+
+        Asked at a process's first sample, not at its fork: most processes have none, and their parents move them a moment after the fork.
+        """
+        if process.cgroup is None:
+            process.cgroup = self._cgroup(process)
+        return process.cgroup
+
+    def _cgroup(self, process: Process | None) -> str:
+        for _ in range(_ANCESTORS):
+            if process is None:
+                break
+            found = process.cgroup or (control_group(process.pid) if process.exit_ns is None else None)
+            if found:
+                return found
+            process = self.newest(process.parent)
+        return ""
 
     def apply(self, event: Event) -> None:
         """Take one event; events come in order of time."""

@@ -170,7 +170,8 @@ class Recorder:
         return process
 
     def _program_row(self, process: Process, program: Program, start_ns: int) -> int:
-        program.row = self._sink.process(process.pid, start_ns, program.comm, program.exe or None, process.parent or None)
+        cgroup = self._processes.cgroup(process) or None
+        program.row = self._sink.process(process.pid, start_ns, program.comm, program.exe or None, process.parent or None, cgroup=cgroup)
         if process.exit_ns is not None:
             self._sink.exited(program.row, process.exit_ns)
         return program.row
