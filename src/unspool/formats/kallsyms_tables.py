@@ -147,8 +147,11 @@ def _token_table(image: bytes, digits: int) -> _TokenTable:
         if end == 0:
             raise BadInput("a token without end", file=_FILE, offset=digits)
     for at in range(end, end + 8):
-        index = array("H", image[at : at + 2 * _TOKENS])
-        if len(index) < _TOKENS or index[0] != 0 or index[ord("0")] > digits:
+        content = image[at : at + 2 * _TOKENS]
+        if len(content) < 2 * _TOKENS:
+            break
+        index = array("H", content)
+        if index[0] != 0 or index[ord("0")] > digits:
             continue
         first = digits - index[ord("0")]
         tokens = image[first:end].split(b"\0")[:-1]
