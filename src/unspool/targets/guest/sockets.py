@@ -11,6 +11,7 @@ from unspool.targets import procfs
 
 _LISTEN, _ESTABLISHED = "0A", "01"  # include/net/tcp_states.h
 _CONNECTED = "03"  # include/uapi/linux/net.h: SS_CONNECTED
+_ACCEPTS = "00010000"  # the same: __SO_ACCEPTCON
 
 
 def busy(pid: int, path: str, port: int) -> bool:
@@ -38,13 +39,26 @@ def descriptors(pid: int) -> Iterator[tuple[int, str]]:
                 yield int(entry.name), str(Path(entry.path).readlink())
 
 
+def listening_paths(pid: int) -> list[str]:
+    """The paths of the Unix sockets on which the process listens, as it wrote them."""
+    with suppress(OSError):
+        paths = {inode: path for inode, flags, _, path in _unix(pid) if flags == _ACCEPTS}
+        return sorted(paths[link] for _, link in descriptors(pid) if link in paths)
+    return []
+
+
 def _connected_unix(pid: int, path: str) -> Iterator[str]:
     """An accepted socket shows the path of the one that listens, as its owner wrote it."""
+    return (inode for inode, _, state, found in _unix(pid) if state == _CONNECTED and found == path)
+
+
+def _unix(pid: int) -> Iterator[tuple[str, str, str, str]]:
+    """The link, flags, state and path of each named Unix socket in the process's network namespace."""
     for line in procfs.read_file(f"/proc/{pid}/net/unix").split(b"\n")[1:]:
         # Num: RefCount Protocol Flags Type St Inode Path
         fields = line.split(None, 7)
-        if len(fields) > 7 and fields[5] == _CONNECTED.encode() and fields[7] == os.fsencode(path):
-            yield f"socket:[{fields[6].decode()}]"
+        if len(fields) > 7:
+            yield f"socket:[{fields[6].decode()}]", fields[3].decode(), fields[5].decode(), os.fsdecode(fields[7])
 
 
 def _tcp(pid: int, port: int, state: str) -> Iterator[str]:

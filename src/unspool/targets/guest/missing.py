@@ -1,0 +1,75 @@
+"""What stands between us and a machine, each with the command that mends it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unspool.targets import procfs
+from unspool.targets.guest.qemu_options import is_qemu, is_x86
+
+if TYPE_CHECKING:
+    from unspool.targets.guest.machines import Machine
+    from unspool.targets.guest.qemu_options import QemuOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What is missing, and what mends it ("" when nothing does)."""
+
+    what: str
+    mend: str = ""
+
+
+def hints(machine: Machine, program: str, options: QemuOptions | None, *, busy: bool, encrypted: str) -> Iterator[Hint]:
+    """Everything that is missing, the gravest first."""
+    if is_qemu(program) and not is_x86(program):
+        yield Hint(f"{program} emulates another machine than x86-64")
+        return
+    if encrypted:
+        yield Hint(f"its memory is encrypted ({encrypted}): nothing can be read from outside")
+        return
+    if not _readable(machine.pid):
+        yield Hint("its memory is not ours to see", "sudo unspool guest list   (or grant CAP_SYS_PTRACE)")
+        return
+    tracer = procfs.status_number(machine.pid, "TracerPid")
+    if tracer and machine.accel == "kvm":
+        yield Hint(f"process {tracer} traces it, and a thread has one tracer at a time", f"end it, or let it detach: ps -p {tracer}")
+    if options:
+        yield from _qemu(machine, options, busy=busy)
+    elif not machine.memory_by:
+        yield Hint("where its memory lies in its process is not known", "give it: --guest-memory 0xGUEST:0xSIZE@0xADDRESS,...")
+
+
+def _qemu(machine: Machine, options: QemuOptions, *, busy: bool) -> Iterator[Hint]:
+    name = shlex.quote(machine.name)
+    gdb = shlex.quote(f"gdbserver unix:/tmp/{machine.pid}.gdb,server=on,wait=off")
+    if busy:
+        yield Hint("its QMP socket serves another client (one at a time)", "end that client; libvirt's own: see docs/guest-back-ends.md")
+    if machine.accel == "tcg" and machine.gdb is None:
+        if options.qmp_inherited:
+            yield Hint("no gdb socket", f"virsh qemu-monitor-command {name} --hmp {gdb}")
+        elif machine.qmp:
+            yield Hint("no gdb socket: registers only live (racy), or by stopping through QMP", f"unspool guest gdb {machine.pid}")
+        else:
+            yield Hint(
+                "no QMP socket and no gdb socket: its registers cannot be read",
+                "start it with -qmp unix:/run/NAME.qmp,server=on,wait=off -gdb unix:/run/NAME.gdb,server=on,wait=off",
+            )
+    if not machine.memory_by:
+        mend = "start it with -qmp unix:/run/NAME.qmp,server=on,wait=off, or give it: --guest-memory 0xGUEST:0xSIZE@0xADDRESS,..."
+        if options.qmp_inherited:
+            mend = f"virsh qemu-monitor-command {name} --hmp 'gpa2hva 0', and give it: --guest-memory 0x0:0xSIZE@0xADDRESS"
+        yield Hint("where its memory lies in its process is not known", mend)
+
+
+def _readable(pid: int) -> bool:
+    """Whether the process's mappings are ours to see: the same right that reading its memory needs (ptrace(2), PTRACE_MODE_READ)."""
+    try:
+        os.close(os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

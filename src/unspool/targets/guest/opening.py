@@ -1,0 +1,109 @@
+"""Open a machine: its memory, and the registers of its vCPUs, by the way that was asked for or the best that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from unspool.errors import BadInput, BadRequest, UnspoolError, Unsupported
+from unspool.targets.guest import gdbstub, layout, ram
+from unspool.targets.guest.channel import as_request
+from unspool.targets.guest.kvm_hold import KvmHold
+from unspool.targets.guest.layout import Hmp
+from unspool.targets.guest.machines import Machine, plain_extents
+from unspool.targets.guest.qmp import Qmp, QmpRegisters
+from unspool.targets.guest.ram import Ram
+from unspool.targets.guest.registers import VcpuSource
+from unspool.targets.guest.tcg_state import TcgState
+from unspool.targets.guest.vcpu_threads import VcpuThreads, named_threads
+
+METHODS = ("kvm-hold", "gdbstub", "qmp-live", "qmp-stop", "tcg-state")
+"""The back ends by name. Without a wish, the first of `automatic` is taken; `qmp-stop` and `tcg-state` are taken on request only."""
+_ON_REQUEST = {"qmp-stop", "tcg-state"}
+
+
+def automatic(machine: Machine) -> str:
+    """The back end that is taken without a wish; Unsupported, with what mends it, when there is none."""
+    for method in machine.registers_by:
+        if method not in _ON_REQUEST and not (method == "gdbstub" and machine.accel == "kvm"):
+            return method
+    hint = next((f"{one.what}: {one.mend}" for one in machine.missing), "")
+    raise Unsupported(
+        f"the registers of machine {machine.name!r} cannot be read", hint=hint or "`unspool guest list` says what is missing."
+    )
+
+
+def open_source(machine: Machine, method: str | None = None) -> VcpuSource:
+    """The machine's vCPUs by that back end; an UnspoolError when it cannot be had."""
+    method = method or automatic(machine)
+    if method not in METHODS:
+        raise BadRequest(f"there is no back end {method!r}", hint=f"There are {', '.join(METHODS)}.")
+    if method not in machine.registers_by:
+        there = ", ".join(machine.registers_by) or "none"
+        raise Unsupported(f"machine {machine.name!r} cannot be read by {method}", hint=f"It has: {there}.")
+    if method == "kvm-hold":
+        return KvmHold.open(machine.pid)
+    if method == "gdbstub" and machine.gdb:
+        return gdbstub.GdbStub.open(machine.gdb, threads_of(machine))
+    if method == "tcg-state":
+        with monitor(machine) as hmp:
+            if hmp is None:
+                raise Unsupported("QEMU's state is found with the help of QMP or of its gdb socket, and neither answers")
+            return TcgState.open(machine.pid, hmp, threads_of(machine))
+    assert machine.qmp is not None
+    return QmpRegisters.open(machine.qmp, machine.pid, stopping=method == "qmp-stop")
+
+
+def open_ram(machine: Machine, given: str | None = None) -> Ram:
+    """The machine's memory; `given` is a layout in the user's words (see `layout.parse`). An UnspoolError when it cannot be reached."""
+    if given:
+        return ram.open_at(machine.pid, layout.parse(given))
+    with monitor(machine) as hmp:
+        if hmp:
+            with suppress(BadInput, TimeoutError, ConnectionError):
+                return ram.open_at(machine.pid, layout.from_monitor(hmp))
+    mappings = ram.mappings_of(machine.pid)
+    if machine.vmm == "qemu":
+        extents = plain_extents(mappings, machine.machine_type, machine.ram_bytes, machine.low_limit)
+    else:
+        extents = layout.guessed(mappings)
+    if not extents:
+        raise Unsupported(
+            f"where the memory of machine {machine.name!r} lies is not known",
+            hint="Give it: --guest-memory 0xGUEST:0xSIZE@0xADDRESS,... (docs/guest-back-ends.md).",
+        )
+    return ram.open_at(machine.pid, extents)
+
+
+@contextmanager
+def monitor(machine: Machine) -> Iterator[Hmp | None]:
+    """QEMU's human monitor, by QMP, else by the gdb socket (the machine stands still in the block then); None when neither is to be had."""
+    close: Callable[[], None] = lambda: None  # noqa: E731
+    hmp: Hmp | None = None
+    if machine.qmp:
+        with suppress(UnspoolError):
+            qmp = Qmp.open(machine.qmp)
+            hmp, close = qmp.hmp, qmp.close
+    if hmp is None and machine.gdb:
+        with suppress(UnspoolError):
+            gdb = gdbstub.attach(machine.gdb)
+            hmp, close = gdb.hmp, gdb.detach
+    try:
+        yield hmp
+    finally:
+        close()
+
+
+def threads_of(machine: Machine) -> VcpuThreads | None:
+    """The threads of the vCPUs, by their names or by QMP; None when they are not to be known."""
+    threads = named_threads(machine.pid)
+    if len(threads.tids) >= machine.vcpus:
+        return threads
+    if machine.qmp:
+        with suppress(UnspoolError), as_request("the QMP socket"):
+            qmp = Qmp.open(machine.qmp)
+            try:
+                return qmp.vcpu_threads(machine.pid)
+            finally:
+                qmp.close()
+    return None
