@@ -287,5 +287,27 @@ def test_guests_are_judged_by_the_same_words(machines: Views) -> None:
 
 def test_two_recordings_of_guests_are_compared(tmp_path: Path) -> None:
     both = Views([Opened.of(guests(tmp_path / f"{name}.unspool")) for name in "ab"])
-    tree = boxes(asked(both.diff)["tree"] | {"own": [0] * 1000})
-    assert ("guest:web#2", "swapper/0", "gentry", "gsys") in tree
+    tree = asked(both.diff)["tree"]
+    assert ("guest:web#2", "swapper/0", "gentry", "gsys") in boxes(tree | {"own": [0] * len(tree["parent"])})
+    assert {"/src/demo.c:10", "/src/demo.c:30", ""} == set(tree["place"])
+
+
+def test_the_table_says_where_a_function_ran(machines: Views) -> None:
+    table = asked(machines.functions)
+    assert {"gsys": "web, web#2, db", "leaf": "[host], web", "main": "[host], web", "gentry": "web, web#2"} == dict(
+        zip(table["name"], table["machine"], strict=True)
+    )
+    alone = asked(machines.functions, guest="web#2")
+    assert {"gsys": "web#2", "gentry": "web#2"} == dict(zip(alone["name"], alone["machine"], strict=True))
+
+
+def test_the_quality_of_each_machine_stands_beside_the_others(machines: Views) -> None:
+    rows = asked(machines.quality)["machines"]
+    assert [("web", 5, 5, 3), ("db", 3, 0, 3), ("[host]", 2, 2, 0), ("web#2", 2, 2, 2)] == [
+        (row["name"], row["samples"], row["whole"], row["in_kernel"]) for row in rows
+    ]
+    assert [(0, 3), (1, 2)] == rows[0]["vcpus"]
+
+
+def test_without_guests_no_view_speaks_of_them(server: Server) -> None:
+    assert [] == server.view("summary")["guests"] == server.view("functions")["machine"] == server.view("quality")["machines"]

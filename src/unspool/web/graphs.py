@@ -86,7 +86,7 @@ def joint(before: tuple[Opened, Profile], after: tuple[Opened, Profile], shape: 
     """The call tree of two profiles together: each box's shares before and after; its width is their mean, in millionths."""
     import numpy as np
 
-    both, of = _joined(before, after)
+    both, of, origins = _joined(before, after)
     sides = [replace(both, counted=replace(both.counted, weight=weight)) for weight in _sides(both, before[1])]
     # The rows, and so the nodes, of both trees are the same: only the weights differ.
     trees = [grow(side, by=shape.by, marks=shape.marks, of=of) for side in sides]
@@ -100,7 +100,7 @@ def joint(before: tuple[Opened, Profile], after: tuple[Opened, Profile], shape: 
         "name": [tree.functions[index].name for index in used.tolist()],
         "module": [_path(both, tree.functions[index]) for index in used.tolist()],
         "kind": [kind_names[index] for index in used.tolist()],
-        "place": [""] * len(used),
+        "place": [_place(origins[index], before[0], after[0]) if index < len(origins) else "" for index in used.tolist()],
         "parent": _distances(boxes.parent),
         "function": function.tolist(),
         "own": [0] * len(boxes),
@@ -149,24 +149,37 @@ def _sides(both: Profile, before: Profile) -> tuple[Ints, Ints]:
     return np.where(is_before, weight, 0), np.where(is_before, 0, weight)
 
 
-def _joined(before: tuple[Opened, Profile], after: tuple[Opened, Profile]) -> tuple[Profile, Paths]:
-    """One profile of both, whose functions are the same where name and module's file name are: a new build compares with the old one."""
+def _place(origin: list[int], before: Opened, after: Opened) -> str:
+    """file:line of a function of both, as it is after, else as it was before."""
+    first, second = origin
+    return (after.place(second) if second != NONE else "") or (before.place(first) if first != NONE else "")
+
+
+def _joined(before: tuple[Opened, Profile], after: tuple[Opened, Profile]) -> tuple[Profile, Paths, list[list[int]]]:
+    """One profile of both, whose functions are the same where name and module's file name are: a new build compares with the old one.
+
+    The last part says for each of its functions which one it is before and after, or NONE.
+    """
     import numpy as np
 
     (first, one), (second, two) = before, after
     functions: list[Function] = []
     known: dict[tuple[str, str], int] = {}
+    origins: list[list[int]] = []
 
-    def place(profile: Profile, function: Function, shift: int) -> int:
+    def place(side: int, number: int, function: Function) -> int:
+        profile, shift = (two, len(one.modules)) if side else (one, 0)
         key = (function.name, profile.module_name(function.module))
         if key not in known:
             known[key] = len(functions)
             functions.append(replace(function, module=NONE if function.module == NONE else function.module + shift))
+            origins.append([NONE, NONE])
+        origins[known[key]][side] = number
         return known[key]
 
     maps = [
-        np.array([place(profile, function, shift) for function in profile.functions] or [0], dtype=np.int64)
-        for profile, shift in ((one, 0), (two, len(one.modules)))
+        np.array([place(side, number, function) for number, function in enumerate(profile.functions)] or [0], dtype=np.int64)
+        for side, profile in enumerate((one, two))
     ]
     entries = replace(one.entries, function=np.concatenate([maps[0][one.entries.function], maps[1][two.entries.function]]))
     ways = Paths(
@@ -184,7 +197,7 @@ def _joined(before: tuple[Opened, Profile], after: tuple[Opened, Profile]) -> tu
         counted=_both_counted(one, two),
         timed=None,
     )
-    return merged, ways
+    return merged, ways, origins
 
 
 def _both_stacks(one: Profile, two: Profile) -> Stacks:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from unspool.model.explain import explain
 from unspool.model.verdict import Stop, Verdict
-from unspool.profile.arrays import grouped, summed
+from unspool.profile.arrays import summed
 from unspool.profile.columns import NONE, Profile, Task, Timed, ending_of
 from unspool.profile.filters import MODES
 from unspool.profile.paths import function_totals
 from unspool.profile.quality import Cause, quality
 from unspool.profile.tree import group_name
+from unspool.web.machines import by_vcpu, counted, function_machines, machine_choices, machine_quality, numbers
 from unspool.web.opened import Opened
 from unspool.web.selection import NANO
 
@@ -48,6 +49,7 @@ def summary(opened: Opened, profile: Profile) -> Json:
         "arch": about.arch,
         "cpus": about.cpus,
         "machine": about.machine,
+        "guests": [guest.label for guest in profile.guests],
         "whole": found.whole,
         "cut": found.cut,
         "none": found.none,
@@ -68,16 +70,16 @@ def choices(opened: Opened) -> Json:
     stops = list(zip(stacks.stop.tolist(), by_stack.tolist(), strict=True))
     verdicts = zip(stacks.verdict.tolist(), by_stack.tolist(), strict=True)
     return {
-        **_machine_choices(profile, timed, tasks, by_stack),
-        "comm": _counts((task.process, count) for task, count in tasks),
-        "pid": _counts((f"{task.pid} {task.process}", count) for task, count in tasks),
-        "tid": _counts((f"{task.tid} {task.thread}", count) for task, count in tasks),
-        "cpu": _numbers(timed.cpu),
-        "on": _counts((str(event), count) for event, count in zip(profile.events, by_event.tolist(), strict=True)),
-        "module": _counts(_modules(opened, by_stack)),
-        "verdict": _counts((Verdict(verdict).label, count) for verdict, count in verdicts),
-        "ending": _counts((ending_of(Stop(stop)), count) for stop, count in stops),
-        "stop": _counts((Stop(stop).label, count) for stop, count in stops),
+        **machine_choices(profile, timed, tasks, by_stack),
+        "comm": counted((task.process, count) for task, count in tasks),
+        "pid": counted((f"{task.pid} {task.process}", count) for task, count in tasks),
+        "tid": counted((f"{task.tid} {task.thread}", count) for task, count in tasks),
+        "cpu": numbers(timed.cpu),
+        "on": counted((str(event), count) for event, count in zip(profile.events, by_event.tolist(), strict=True)),
+        "module": counted(_modules(opened, by_stack)),
+        "verdict": counted((Verdict(verdict).label, count) for verdict, count in verdicts),
+        "ending": counted((ending_of(Stop(stop)), count) for stop, count in stops),
+        "stop": counted((Stop(stop).label, count) for stop, count in stops),
     }
 
 
@@ -92,6 +94,7 @@ def functions(opened: Opened, profile: Profile) -> Json:
         **opened.names(order.tolist()),
         "own": totals.own[order].tolist(),
         "total": totals.total[order].tolist(),
+        "machine": function_machines(opened, profile, order.tolist()) if profile.guests else [],
         "weight": profile.weight,
     }
 
@@ -134,6 +137,7 @@ def data_quality(opened: Opened, profile: Profile) -> Json:
         "causes": [_cause(cause) for cause in found.causes],
         "reasons": [{"stop": stop.label, "samples": count, "meaning": explain(stop).meaning} for stop, count in found.reasons.items()],
         "unnamed": _unnamed(opened, profile),
+        "machines": machine_quality(profile) if profile.guests else [],
     }
 
 
@@ -202,13 +206,6 @@ def _is_one_of(column: Ints, values: list[int]) -> NDArray[np.bool_]:
     return np.isin(column, values)
 
 
-def _counts(pairs: Iterable[tuple[str, int]]) -> list[list[object]]:
-    counted: dict[str, int] = {}
-    for name, count in pairs:
-        counted[name] = counted.get(name, 0) + count
-    return [[name, count] for name, count in sorted(counted.items(), key=lambda item: (-item[1], item[0])) if count]
-
-
 def _modules(opened: Opened, by_stack: Ints) -> list[tuple[str, int]]:
     """The samples whose stack passes through each module."""
     import numpy as np
@@ -222,36 +219,6 @@ def _modules(opened: Opened, by_stack: Ints) -> list[tuple[str, int]]:
     pairs = distinct(owner * size + profile.frames.module[profile.stacks.frames] + 1)
     counts = summed(pairs % size, by_stack[pairs // size], size)
     return [(module.path, count) for module, count in zip(profile.modules, counts.tolist()[1:], strict=True)]
-
-
-def _machine_choices(profile: Profile, timed: Timed, tasks: list[tuple[Task, int]], by_stack: Ints) -> dict[str, list[list[object]]]:
-    """What tells guests apart; nothing in a recording of this host alone."""
-    modes = zip((profile.stacks.kernel_frames > 0).tolist(), by_stack.tolist(), strict=True)
-    found = {
-        "cgroup": _counts((task.cgroup, count) for task, count in tasks if task.cgroup),
-        "mode": _counts((MODES[is_kernel], count) for is_kernel, count in modes),
-    }
-    if not profile.guests:
-        return found
-    return found | {
-        "guest": _counts((_only_name(profile, task), count) for task, count in tasks),
-        "vcpu": _numbers(timed.vcpu),
-        "kernel": _counts((profile.kernel_of(task), count) for task, count in tasks if profile.kernel_of(task)),
-    }
-
-
-def _only_name(profile: Profile, task: Task) -> str:
-    """What a filter takes for this machine and no other: with the number of the boot where there were several."""
-    guest = profile.guest_of(task)
-    if guest is None or sum(other.name == guest.name for other in profile.guests) == 1:
-        return profile.machine_name(task)
-    return f"{guest.name}#{guest.generation}"
-
-
-def _numbers(column: Ints) -> list[list[object]]:
-    """The numbers of CPUs that are known, with the samples on each."""
-    counts = summed(column[column != NONE], column[column != NONE] * 0 + 1, 1)
-    return _counts((str(number), count) for number, count in enumerate(counts.tolist()))
 
 
 def _series(profile: Profile, timed: Timed, by: Series) -> tuple[list[str], Ints]:
@@ -279,7 +246,7 @@ def _series(profile: Profile, timed: Timed, by: Series) -> tuple[list[str], Ints
             names, places = _by_task(profile, timed, lambda task: task.cgroup or "not known")
         case "vcpu":
             names, places = _by_task(profile, timed, profile.machine_name)
-            names, places = _by_vcpu(names, places, timed)
+            names, places = by_vcpu(names, places, timed)
         case "mode":
             names, places = list(MODES), (profile.stacks.kernel_frames > 0).astype(np.int64)[timed.stack]
     counts = np.bincount(places, minlength=len(names))
@@ -299,14 +266,6 @@ def _by_task(profile: Profile, timed: Timed, name: Callable[[Task], str]) -> tup
     number: dict[str, int] = {}
     of_task = np.array([number.setdefault(name(task), len(number)) for task in profile.tasks] or [0], dtype=np.int64)
     return list(number), of_task[timed.task]
-
-
-def _by_vcpu(machines: list[str], places: Ints, timed: Timed) -> tuple[list[str], Ints]:
-    """The same split by virtual CPU; the host has none."""
-    size = int(timed.vcpu.max(initial=NONE)) + 2
-    keys, series = grouped(places * size + timed.vcpu + 1)
-    pairs = [(machines[key // size], key % size - 1) for key in keys.tolist()]
-    return [name if vcpu == NONE else f"{name} vCPU {vcpu}" for name, vcpu in pairs], series
 
 
 _STOPS = frozenset(int(stop) for stop in Stop)
