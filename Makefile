@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 BUILD := build/native
 NATIVE := src/unspool/native
 
-.PHONY: help setup setup-tests native header ui check test live demo bench oracle clean wheel format
+.PHONY: help setup setup-tests native header ui check test live demo bench oracle clean man wheel format
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-14s %s\n", $$1, $$2 }'
@@ -53,6 +53,9 @@ bench: setup-tests native ## ratios against peers, with spread
 
 oracle: setup-tests native ## single-step programs and score every unwinder (30 minutes)
 	$(PYTHON) tests/oracle/run.py --write docs/oracle-results.md
+
+man: setup ## completions and the man page, in build/share (a wheel has them)
+	$(PYTHON) scripts/shell_files.py build/share
 
 wheel: setup ## a wheel with the BPF object and the library inside
 	$(PYTHON) -m pip wheel -q --no-deps -w dist .

@@ -1,8 +1,9 @@
-"""Print what pyproject.toml asks for, one requirement a line: the project's dependencies and its development group."""
+"""Print what pyproject.toml asks for, one requirement a line: the project's dependencies, its extras and its development group."""
 
 import tomllib
 from pathlib import Path
 
 project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
-for requirement in [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]:
+extras = [requirement for extra in project["project"]["optional-dependencies"].values() for requirement in extra]
+for requirement in [*project["project"]["dependencies"], *extras, *project["dependency-groups"]["dev"]]:
     print(requirement)

@@ -26,6 +26,7 @@ COMMANDS = {
     "audit": "what a file gives a reliable unwinder",
     "sframe": "show, check, make, compare and count the SFrame data of files",
     "doctor": "try what this machine can do",
+    "completions": "print completions of bash, zsh or fish",
 }
 """Each command's name (its module in this package) and its line of help; the module's docstring is the rest of the help."""
 
