@@ -41,6 +41,8 @@ class GuestKernel:
         self.memory = memory
         self.levels = levels
         self.modules: tuple[GuestModule, ...] = ()
+        # The few names that are asked for again and again: the search takes a millisecond.
+        self._addresses: dict[str, int | None] = {}
         self._ranges: list[tuple[int, int, GuestModule | None]] = []
         self._starts: list[int] = []
         self._module_layout = self._layout()
@@ -90,7 +92,9 @@ class GuestKernel:
 
     def address(self, name: str) -> int | None:
         """The address of a symbol of vmlinux, None when there is none of that name."""
-        return self.tables.symbols.address(name)
+        if name not in self._addresses:
+            self._addresses[name] = self.tables.symbols.address(name)
+        return self._addresses[name]
 
     def is_text(self, pc: int) -> bool:
         """Whether the address lies in code of vmlinux or of a module; init code counts while the guest boots."""

@@ -117,6 +117,11 @@ class _File:
 
     def read(self, position: int, size: int) -> bytes | None:
         try:
+            if 0 < size <= _PAGE - position % _PAGE:
+                # A page that shows anything was touched; SEEK_HOLE may look at every page behind it. pread allocates nothing.
+                data = os.pread(self._fd, size, position)
+                if len(data) == size and data.count(0) != size:
+                    return data
             if not size or self._after(position, os.SEEK_DATA) != position or self._after(position, os.SEEK_HOLE) < position + size:
                 return None if size else b""
             data = os.pread(self._fd, size, position)
