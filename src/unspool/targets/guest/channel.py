@@ -48,18 +48,24 @@ class Endpoint:
 class Channel:
     """A connected control socket. Reads raise TimeoutError, ConnectionError or BadInput (a message without end), never wait for ever."""
 
+    patience = ANSWER_SECONDS
+
     def __init__(self, connection: socket.socket) -> None:
         """Take over the connection."""
         self.socket = connection
         self._received = bytearray()
 
-    def send(self, data: bytes, seconds: float = ANSWER_SECONDS) -> None:
+    def deadline(self, seconds: float | None = None) -> float:
+        """The time of time.monotonic() until which an answer is waited for."""
+        return time.monotonic() + min(self.patience, seconds or self.patience)
+
+    def send(self, data: bytes) -> None:
         """Send it all."""
-        self.socket.settimeout(seconds)
+        self.socket.settimeout(self.patience)
         self.socket.sendall(data)
 
     def take_until(self, mark: bytes, deadline: float, extra: int = 0) -> bytes:
-        """Everything up to and with `mark` and `extra` bytes after it; `deadline` is a time of time.monotonic()."""
+        """Everything up to and with `mark` and `extra` bytes after it."""
         searched = 0
         while True:
             found = self._received.find(mark, searched)

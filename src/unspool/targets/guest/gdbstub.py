@@ -18,7 +18,7 @@ from typing import Self
 from unspool.errors import BadInput, UnspoolError
 from unspool.model.arch import X86_64
 from unspool.model.registers import Registers
-from unspool.targets.guest.channel import ANSWER_SECONDS, CONNECT_SECONDS, Channel, Endpoint, as_request, connect, new_socket
+from unspool.targets.guest.channel import CONNECT_SECONDS, Channel, Endpoint, as_request, connect, new_socket
 from unspool.targets.guest.registers import RefusalKind, Refused, VcpuState
 from unspool.targets.guest.vcpu_threads import VcpuThreads
 from unspool.targets.guest.watchdog import Watchdog
@@ -52,7 +52,7 @@ class Gdb:
         with suppress(OSError, UnspoolError):
             # A running machine takes the first byte as the wish to stop it, a stopped one ignores an interrupt.
             self.channel.send(_INTERRUPT + DETACH)
-            deadline = time.monotonic() + ANSWER_SECONDS
+            deadline = self.channel.deadline()
             while time.monotonic() < deadline and self.receive() != b"OK":
                 pass
         self.leave()
@@ -71,9 +71,9 @@ class Gdb:
         if b"PacketSize=" not in answer:
             raise BadInput("what listens there is no gdbstub")
 
-    def receive(self, seconds: float = ANSWER_SECONDS) -> bytes:
+    def receive(self, seconds: float | None = None) -> bytes:
         """The next packet's contents; BadInput when its checksum is wrong."""
-        deadline = time.monotonic() + seconds
+        deadline = self.channel.deadline(seconds)
         self.channel.take_until(b"$", deadline)
         packet = self.channel.take_until(b"#", deadline, extra=2)
         body, claimed = packet[:-3], packet[-2:]
@@ -81,7 +81,7 @@ class Gdb:
             raise BadInput("a gdb packet with a wrong checksum")
         return body
 
-    def ask(self, request: bytes, seconds: float = ANSWER_SECONDS) -> bytes:
+    def ask(self, request: bytes, seconds: float | None = None) -> bytes:
         """The answer to one request of a stopped machine."""
         self.channel.send(packet(request))
         return self.receive(seconds)
@@ -99,7 +99,7 @@ class Gdb:
         return tuple(dict.fromkeys(found))
 
     def hmp(self, command: str) -> str:
-        """What QEMU's human monitor prints for a command (the qRcmd packet), at most so much as fits into `_LONGEST` packets."""
+        """What QEMU's human monitor prints for a command (the qRcmd packet)."""
         self.channel.send(packet(b"qRcmd," + command.encode().hex().encode()))
         text = bytearray()
         for _ in range(1 << 16):

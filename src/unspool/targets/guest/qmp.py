@@ -8,14 +8,13 @@ it for a moment without holding it (KVM): no snapshot. `stop` drains and flushes
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from unspool.errors import BadInput, UnspoolError, Unsupported
-from unspool.targets.guest.channel import ANSWER_SECONDS, CONNECT_SECONDS, Channel, Endpoint, as_request, connect
+from unspool.targets.guest.channel import CONNECT_SECONDS, Channel, Endpoint, as_request, connect
 from unspool.targets.guest.hmp_text import vcpu_state
 from unspool.targets.guest.registers import RefusalKind, Refused, VcpuState
 from unspool.targets.guest.vcpu_threads import VcpuThreads
@@ -50,7 +49,7 @@ class Qmp:
 
     def greet(self) -> None:
         """The first exchange; TimeoutError when QEMU serves another client."""
-        if "QMP" not in self._message(time.monotonic() + CONNECT_SECONDS):
+        if "QMP" not in self._message(self.channel.deadline(CONNECT_SECONDS)):
             raise BadInput("what listens there does not speak QMP")
         self.execute("qmp_capabilities")
 
@@ -59,7 +58,7 @@ class Qmp:
         self._number += 1
         request = {"execute": command, "id": self._number} | ({"arguments": arguments} if arguments else {})
         self.channel.send(json.dumps(request).encode() + b"\n")
-        deadline = time.monotonic() + ANSWER_SECONDS
+        deadline = self.channel.deadline()
         for _ in range(_MOST_LINES):
             message = self._message(deadline)
             if message.get("id") != self._number:
