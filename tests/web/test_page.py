@@ -12,6 +12,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
+from store.recordings import guests
 from web.serving import Server, serving
 from web.stories import EVIL, hostile
 
@@ -56,6 +57,18 @@ def click_box(driver: webdriver.Chrome, across: float, level: int) -> ActionChai
     picture = driver.find_element(By.CSS_SELECTOR, ".flame canvas")
     x, y = int(picture.size["width"] * (across - 0.5)), int(level * ROW + ROW // 2 - picture.size["height"] / 2)
     return ActionChains(driver).move_to_element_with_offset(picture, x, y)
+
+
+def offered(driver: webdriver.Chrome) -> set[str]:
+    """The filters that the menu offers."""
+    return {str(option.get_attribute("value")) for option in driver.find_elements(By.CSS_SELECTOR, "#filter option")}
+
+
+def choose(driver: webdriver.Chrome, name: str) -> None:
+    """Open that filter's menu; what there is to choose comes after the page."""
+    wait_for(driver, lambda found: name in offered(found))
+    # By what the browser takes for its value: where that is the text, Preact writes no attribute.
+    next(option for option in driver.find_elements(By.CSS_SELECTOR, "#filter option") if option.get_attribute("value") == name).click()
 
 
 def test_the_page_is_drawn_without_complaint(show: Show) -> None:
@@ -137,7 +150,7 @@ def test_the_table_sorts_and_a_row_leads_to_the_sandwich(show: Show) -> None:
 
 def test_a_filter_is_chosen_shown_kept_and_taken_away(show: Show) -> None:
     driver = drawn(show(""))
-    Select(driver.find_element(By.ID, "filter")).select_by_value("comm")
+    choose(driver, "comm")
     wait_for(driver, lambda found: found.find_elements(By.XPATH, "//li/button[contains(., 'kworker')]"))
     driver.find_element(By.XPATH, "//li/button[contains(., 'kworker')]").click()
     wait_for(driver, lambda found: text(found, "#summary").startswith("1 samples of 10"))
@@ -161,10 +174,17 @@ def test_dragging_over_the_timeline_chooses_a_time(show: Show) -> None:
     wait_for(driver, lambda found: text(found, "#summary").startswith("10 samples in"))
 
 
-@pytest.mark.parametrize("series", ["ending", "process", "cpu", "trigger"])
+@pytest.mark.parametrize("series", ["ending", "process", "cpu", "trigger", "mode", "cgroup"])
 def test_the_timeline_can_be_split(show: Show, series: str) -> None:
     driver = show(f"series={series}")
-    names = {"ending": "whole 8", "process": "kworker/0:1 1", "cpu": "CPU 1 5", "trigger": "cpu 10"}
+    names = {
+        "mode": "kernel 2",
+        "cgroup": "not known 10",
+        "ending": "whole 8",
+        "process": "kworker/0:1 1",
+        "cpu": "CPU 1 5",
+        "trigger": "cpu 10",
+    }
     wait_for(driver, lambda found: names[series] in text(found, ".timeline"))
 
 
@@ -198,6 +218,47 @@ def test_the_difference_of_two_recordings(show: Show) -> None:
     assert [] == complaints(driver)
 
 
+def test_guests_are_told_apart(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    with serving(guests(tmp_path / "a.unspool")) as running:
+        browser.get(running.link)
+        drawn(browser)
+        assert "guests web, web#2, db" in text(browser, "header")
+        browser.get(f"http://{running.host}/#series=vcpu")
+        wait_for(browser, lambda found: "web vCPU 1 2" in text(found, ".timeline"))
+        ActionChains(browser).move_to_element_with_offset(browser.find_element(By.ID, "timeline"), 0, 0).perform()
+        wait_for(browser, lambda found: " s to " in str(found.find_element(By.ID, "timeline").get_attribute("title")))
+        choose(browser, "guest")
+        wait_for(browser, lambda found: found.find_elements(By.XPATH, "//li/button[contains(., 'web#2')]"))
+        browser.find_element(By.XPATH, "//li/button[contains(., 'web#2')]").click()
+        wait_for(browser, lambda found: text(found, "#summary").startswith("2 samples of 12"))
+        browser.find_element(By.CSS_SELECTOR, ".chip button").click()
+        wait_for(browser, lambda found: text(found, "#summary").startswith("12 samples in"))
+        choose(browser, "vcpu")
+        wait_for(browser, lambda found: found.find_elements(By.XPATH, "//li/button[starts-with(., '1')]"))
+        browser.find_element(By.XPATH, "//li/button[starts-with(., '1')]").click()
+        wait_for(browser, lambda found: text(found, "#summary").startswith("2 samples of 12"))
+        browser.get(f"http://{running.host}/#view=quality")
+        wait_for(browser, lambda found: "web#216.67 %2100.00 %100.00 %6.1.0-50-cloud-amd64kvm-hold0: 2" in text(found, "#machines"))
+        browser.find_element(By.XPATH, "//table[@id='machines']//button[. = '[host]']").click()
+        wait_for(browser, lambda found: text(found, "#summary").startswith("2 samples of 12"))
+        assert "guest=%5B%5B%5Dhost%5D" in browser.current_url
+        browser.get(f"http://{running.host}/#view=table")
+        wait_for(browser, lambda found: "web, web#2, db" in text(found, "#functions"))
+        assert [] == complaints(browser)
+
+
+def test_without_guests_their_filters_are_not_offered(show: Show) -> None:
+    driver = drawn(show(""))
+    wait_for(driver, lambda found: "comm" in offered(found))
+    assert not {"guest", "vcpu", "kernel", "cgroup"} & offered(driver)
+    assert "mode" in offered(driver)
+
+
+def test_the_table_says_what_share_matches_the_search(show: Show) -> None:
+    driver = show("view=table&search=leaf")
+    wait_for(driver, lambda found: text(found, "#matches") == "1 function, self 70.00 %")
+
+
 def test_dark_is_kept(show: Show) -> None:
     driver = drawn(show(""))
     before = driver.execute_script("return document.documentElement.classList.contains('dark')")
@@ -229,7 +290,7 @@ def test_names_are_text_and_never_markup(browser: webdriver.Chrome, tmp_path: Pa
         drawn(browser)
         click_box(browser, 0.5, 1).perform()
         wait_for(browser, lambda found: EVIL in text(found, ".tip"))
-        Select(browser.find_element(By.ID, "filter")).select_by_value("on")
+        choose(browser, "on")
         wait_for(browser, lambda found: EVIL in text(found, ".choices"))
         for view, selector in (("table", "#functions"), ("sandwich", "#functions"), ("quality", "#causes")):
             browser.get(f"http://{running.host}/#view={view}&series=trigger")

@@ -3,14 +3,14 @@
 export interface Summary {
   name: string; samples: number; all_samples: number; weight: number; lost: number; duration_s: number; finished: boolean; trigger: string;
   frequency: number; command: string; hostname: string; kernel: string; arch: string; cpus: number;
-  whole: number; cut: number; none: number; unknown: number; verdicts: Record<string, number>;
+  whole: number; cut: number; none: number; unknown: number; verdicts: Record<string, number>; guests: string[];
 }
 export interface Names { name: string[]; module: string[]; kind: string[]; place: string[] }
 export interface TreeData extends Names {
   parent: number[]; function: number[]; own: number[]; total: number[]; left_out: number;
   before?: number[]; after?: number[]; left?: number[];
 }
-export interface FunctionsData extends Names { own: number[]; total: number[]; weight: number }
+export interface FunctionsData extends Names { own: number[]; total: number[]; machine: string[]; weight: number }
 export interface SandwichData { callers: TreeData; callees: TreeData; weight: number }
 export interface TimelineData { duration_s: number; bins: number; series: { name: string; counts: number[] }[] }
 export interface Cause { stop: string; ending: string; samples: number; meaning: string; advice: string; modules: { path: string; samples: number }[] }
@@ -18,7 +18,9 @@ export interface QualityData {
   samples: number; lost: number; counters: Record<string, number>; proved: number; assumed: number; cut: number; none: number; unknown: number;
   causes: Cause[]; reasons: { stop: string; samples: number; meaning: string }[];
   unnamed: { path: string; kind: string; build_id: string; own: number; most: number; addresses: number; advice: string }[];
+  machines: Machine[];
 }
+export interface Machine { name: string; choose: string; kernel: string; by: string; samples: number; whole: number; in_kernel: number; vcpus: [number, number][] }
 export interface DiffData {
   before: Summary; after: Summary; tree: TreeData;
   functions: { name: string[]; module: string[]; own_before: number[]; own_after: number[]; total_before: number[]; total_after: number[] };

@@ -7,7 +7,7 @@ import { type State, change } from "./state";
 import { type Column, Table } from "./table";
 import { count, matcher, percent, points } from "./words";
 
-export function DiffView({ state, recordings }: { state: State; recordings: Summary[] }) {
+export function DiffView({ state, recordings, onMatches }: { state: State; recordings: Summary[]; onMatches: (text: string) => void }) {
   const before = state.get("before", "0"), after = state.get("after", String(recordings.length - 1));
   const loaded = useData<DiffData>("diff", [["before", before], ["after", after], ["by", state.get("by", "comm")], ["inverted", state.get("inverted", "0")], ["marks", state.get("marks", "1")], ...state.filter()]);
   const data = loaded.data;
@@ -22,7 +22,7 @@ export function DiffView({ state, recordings }: { state: State; recordings: Summ
     <div class="diff">
       <div class="line">{side("before", before, data?.before)}{side("after", after, data?.after)}<span class="key"><i class="more" />+ more than before</span><span class="key"><i class="less" />− less than before</span></div>
       {data ? <>
-        <Flame data={data.tree} search={state.get("search")} flip={state.get("flip") === "1"} focus={Number(state.get("focus", "0"))} label="Difference" unit=""
+        <Flame data={data.tree} search={state.get("search")} flip={state.get("flip") === "1"} focus={Number(state.get("focus", "0"))} label="Difference" unit="" onMatches={onMatches}
           onFocus={(box) => change({ focus: box ? String(box) : null })} />
         <Changes data={data} state={state} />
       </> : <Wait of={loaded} />}

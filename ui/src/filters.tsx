@@ -7,8 +7,9 @@ import { count, exactly, file, unpattern } from "./words";
 
 const LABELS: Record<FilterName, string> = {
   comm: "process name", pid: "process", tid: "thread", cpu: "CPU", on: "trigger", module: "file", verdict: "verdict", ending: "ending", stop: "why it stops",
+  guest: "guest", vcpu: "virtual CPU", kernel: "kernel release", mode: "user or kernel", cgroup: "control group",
 };
-const PATTERNS = new Set<string>(["comm", "on", "module"]);
+const PATTERNS = new Set<string>(["comm", "on", "module", "guest", "kernel", "cgroup"]);
 const SHOWN = 200;
 
 // "1234 name" of the choices is the number alone in the address.
@@ -41,7 +42,7 @@ function Menu({ choices, onAdd }: { choices: Choices | null; onAdd: (name: strin
     <div class="menu">
       <select id="filter" aria-label="Add a filter" value={name} onChange={(event) => { setName(event.currentTarget.value as FilterName); setText(""); }}>
         <option value="">Filter…</option>
-        {FILTERS.map((one) => <option key={one} value={one}>{LABELS[one]}</option>)}
+        {FILTERS.filter((one) => choices?.[one]?.length).map((one) => <option key={one} value={one}>{LABELS[one]}</option>)}
       </select>
       {name ? (
         <div class="choices" onKeyDown={(event) => { if (event.key === "Escape") { event.stopPropagation(); close(); } }}>

@@ -1,5 +1,5 @@
 // The table of functions, and the sandwich: who calls one of them, and whom it calls.
-import { useMemo } from "preact/hooks";
+import { useEffect, useMemo } from "preact/hooks";
 import type { FunctionsData, SandwichData } from "./api";
 import { Wait, useData } from "./data";
 import { Flame } from "./flame";
@@ -9,7 +9,7 @@ import { count, file, matcher, percent } from "./words";
 
 export function useFunctions(state: State) { return useData<FunctionsData>("functions", [["file", state.file], ...state.filter()]); }
 
-export function FunctionTable({ state, narrow }: { state: State; narrow?: boolean }) {
+export function FunctionTable({ state, narrow, onMatches }: { state: State; narrow?: boolean; onMatches?: (text: string) => void }) {
   const loaded = useFunctions(state), data = loaded.data;
   const search = state.get("search");
   const rows = useMemo(() => {
@@ -17,6 +17,11 @@ export function FunctionTable({ state, narrow }: { state: State; narrow?: boolea
     const test = matcher(search), all = data.name.map((_, row) => row);
     return test ? all.filter((row) => test(data.name[row]!) || test(data.module[row]!)) : all;
   }, [data, search]);
+  useEffect(() => {
+    // Each sample ran in one function, so the shares of those that match add up.
+    const own = data ? rows.reduce((sum, row) => sum + data.own[row]!, 0) : 0;
+    onMatches?.(search && data ? `${count(rows.length)} ${rows.length === 1 ? "function" : "functions"}, self ${percent(own, data.weight)}` : "");
+  }, [data, rows]);
   if (!data) return <Wait of={loaded} />;
   const columns: Column[] = [
     { id: "self", title: "Self", number: true, value: (row) => data.own[row]!, cell: (row) => percent(data.own[row]!, data.weight) },
@@ -28,6 +33,7 @@ export function FunctionTable({ state, narrow }: { state: State; narrow?: boolea
     { id: "function", title: "Function", value: (row) => data.name[row]!, cell: (row) => <span title={data.name[row]}>{data.name[row]}</span> },
     { id: "module", title: "File", value: (row) => data.module[row]!, cell: (row) => <span title={data.module[row]}>{file(data.module[row]!)}</span> },
     ...(narrow ? [] : [{ id: "place", title: "Source", value: (row: number) => data.place[row]!, cell: (row: number) => <span title={data.place[row]}>{file(data.place[row]!)}</span> }]),
+    ...(narrow || !data.machine.length ? [] : [{ id: "machine", title: "Machine", value: (row: number) => data.machine[row]!, cell: (row: number) => <span title={data.machine[row]}>{data.machine[row]}</span> }]),
   ];
   return <Table id="functions" label="Functions" rows={rows} columns={columns} sort={state.get("sort", "self")} share={(row) => data.own[row]! / (data.weight || 1)}
     onSort={(sort) => change({ sort })} onPick={(row) => pickFunction(data.name[row]!, data.module[row]!)} />;

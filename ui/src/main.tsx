@@ -40,7 +40,7 @@ function App() {
         <div class="line">
           <h1 id="title" title={one.command || one.name}>{one.command || one.name}</h1>
           {all.length > 1 ? <select aria-label="Recording" value={state.file} onChange={(event) => change({ file: event.currentTarget.value, focus: null })}>{all.map((each, index) => <option key={index} value={String(index)}>{each.name}</option>)}</select> : null}
-          <span class="soft">{one.hostname ? `${one.hostname}, Linux ${one.kernel} ${one.arch}, ${one.cpus} CPUs` : one.name}</span>
+          <span class="soft">{one.hostname ? `${one.hostname}, Linux ${one.kernel} ${one.arch}, ${one.cpus} CPUs` : one.name}{one.guests.length ? `; guests ${some(one.guests)}` : ""}</span>
           <span class="grow" />
           <button type="button" title="?" onClick={() => setHelp(true)}>Keys</button>
           <button type="button" id="theme" onClick={toggleTheme}>Dark / light</button>
@@ -50,18 +50,18 @@ function App() {
           {views.map(([view, label], index) => <button type="button" key={view} id={`view-${view}`} class={state.view === view ? "tab chosen" : "tab"} aria-current={state.view === view ? "page" : undefined} title={String(index + 1)} onClick={() => change({ view, focus: null })}>{label}</button>)}
           <input id="search" ref={search} type="search" placeholder="Search: text or /regular expression/" aria-label="Search functions" autocomplete="off" spellcheck={false}
             value={state.get("search")} onInput={(event) => change({ search: event.currentTarget.value || null }, false)} />
-          <output id="matches">{state.get("search") && (state.view === "flame" || state.view === "chart") ? matches : ""}</output>
+          <output id="matches">{state.get("search") && state.view !== "quality" && state.view !== "sandwich" ? matches : ""}</output>
         </nav>
         <Filters state={state} />
       </header>
-      {state.view === "quality" || state.view === "diff" ? null : <Timeline state={state} />}
+      {state.view === "quality" || state.view === "diff" ? null : <Timeline state={state} guests={one.guests.length > 0} />}
       <main>
-        {state.view === "table" ? <FunctionTable state={state} />
+        {state.view === "table" ? <FunctionTable state={state} onMatches={setMatches} />
           : state.view === "sandwich" ? <Sandwich state={state} />
           : state.view === "quality" ? <QualityView state={state} />
           : state.view === "chart" ? <ChartView state={state} onMatches={setMatches} />
-          : state.view === "diff" ? <DiffView state={state} recordings={all} />
-          : <FlameView state={state} onMatches={setMatches} />}
+          : state.view === "diff" ? <DiffView state={state} recordings={all} onMatches={setMatches} />
+          : <FlameView state={state} guests={one.guests.length > 0} onMatches={setMatches} />}
       </main>
       {help ? <Help onClose={() => setHelp(false)} /> : null}
     </>
@@ -81,7 +81,7 @@ function Facts({ one, chosen, filtered }: { one: Summary; chosen: Summary | null
   );
 }
 
-function FlameView({ state, onMatches }: { state: State; onMatches: (text: string) => void }) {
+function FlameView({ state, guests, onMatches }: { state: State; guests: boolean; onMatches: (text: string) => void }) {
   const by = state.get("by", "comm"), inverted = state.get("inverted", "0"), marks = state.get("marks", "1");
   const loaded = useData<TreeData>("tree", [["file", state.file], ["by", by], ["inverted", inverted], ["marks", marks], ...state.filter()]);
   const data = loaded.data;
@@ -91,7 +91,7 @@ function FlameView({ state, onMatches }: { state: State; onMatches: (text: strin
       <div class="line tools">
         <label>Begin with{" "}
           <select id="by" value={by} onChange={(event) => change({ by: event.currentTarget.value, focus: null })}>
-            {[["comm", "process name"], ["process", "process"], ["thread", "thread"], ["none", "functions"]].map(([value, label]) => <option key={value} value={value}>{label}</option>)}
+            {[["comm", "process name"], ["process", "process"], ["thread", "thread"], ["none", "functions"], ...(guests ? [["guest", "machine"]] : [])].map(([value, label]) => <option key={value} value={value}>{label}</option>)}
           </select>
         </label>
         <label><input type="checkbox" id="flip" checked={state.get("flip") === "1"} onChange={(event) => change({ flip: event.currentTarget.checked ? "1" : null })} /> flames upwards</label>
@@ -108,6 +108,8 @@ function FlameView({ state, onMatches }: { state: State; onMatches: (text: strin
     </>
   );
 }
+
+const some = (names: string[]) => (names.length > 4 ? `${names.slice(0, 4).join(", ")} and ${names.length - 4} more` : names.join(", "));
 
 const FORMATS = ["folded", "svg", "html", "pprof", "otlp", "speedscope", "firefox", "perf-script", "chrome-trace", "parquet"];
 

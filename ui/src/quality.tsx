@@ -1,5 +1,5 @@
 // Data quality: how much of the picture is proved, why the rest is not, what it costs in samples, and what mends it.
-import type { Cause, QualityData } from "./api";
+import type { Cause, Machine, QualityData } from "./api";
 import { Wait, useData } from "./data";
 import { type State, change } from "./state";
 import { count, exactly, file, percent } from "./words";
@@ -26,6 +26,7 @@ export function QualityView({ state }: { state: State }) {
           <tr><th>! lost</th><td class="number" /><td class="number">{count(data.lost)}</td><td>{data.lost ? `Samples that were taken and could not be kept: ${Object.entries(data.counters).map(([name, value]) => `${name} ${count(value)}`).join(", ")}.` : "Every sample that was taken was kept."}</td></tr>
         </tbody>
       </table>
+      {data.machines.length ? <Machines machines={data.machines} samples={data.samples} /> : null}
       <Causes causes={data.causes.filter((cause) => cause.ending === "cut")} stacks={stacks} />
       {data.reasons.length ? <><h2>Why stacks are unreliable</h2>
         <table class="plain"><tbody>{data.reasons.map((reason) => <tr key={reason.stop}><th>{reason.stop}</th><td class="number">{percent(reason.samples, stacks)}</td><td class="number">{count(reason.samples)}</td><td>{reason.meaning}</td></tr>)}</tbody></table></> : null}
@@ -48,6 +49,26 @@ function Bar({ data }: { data: QualityData }) {
   return <div class="bars" role="img" aria-label={parts.map(([name, samples]) => `${name} ${percent(samples, data.samples, 1)}`).join(", ")}>
     {parts.map(([name, samples]) => <span key={name} class={`q-${name}`} style={{ flexGrow: samples }} title={`${name}: ${count(samples)} samples`} />)}
   </div>;
+}
+
+function Machines({ machines, samples }: { machines: Machine[]; samples: number }) {
+  return (
+    <>
+      <h2>Machines</h2>
+      <table class="plain" id="machines">
+        <thead><tr><th>Machine</th><th class="number">Share</th><th class="number">Samples</th><th class="number">Whole</th><th class="number">In the kernel</th><th>Kernel</th><th>Registers read by</th><th>Samples of each virtual CPU</th></tr></thead>
+        <tbody>{machines.map((row) => (
+          <tr key={row.name}>
+            <th><button type="button" class="link" title="Show only these samples" onClick={() => change({ view: "flame", guest: exactly(row.choose), focus: null })}>{row.name}</button></th>
+            <td class="number">{percent(row.samples, samples)}</td><td class="number">{count(row.samples)}</td>
+            <td class="number">{percent(row.whole, row.samples)}</td><td class="number">{percent(row.in_kernel, row.samples)}</td>
+            <td>{row.kernel || "not known"}</td><td>{row.by}</td>
+            <td>{row.vcpus.slice(0, 16).map(([vcpu, part]) => `${vcpu}: ${count(part)}`).join(", ")}{row.vcpus.length > 16 ? `, ${row.vcpus.length - 16} more` : ""}</td>
+          </tr>))}
+        </tbody>
+      </table>
+    </>
+  );
 }
 
 function Causes({ causes, stacks }: { causes: Cause[]; stacks: number }) {

@@ -2,7 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import type { Parameters } from "./api";
 
-export const FILTERS = ["comm", "pid", "tid", "cpu", "on", "module", "verdict", "ending", "stop"] as const;
+export const FILTERS = ["comm", "pid", "tid", "cpu", "on", "module", "verdict", "ending", "stop", "guest", "vcpu", "kernel", "mode", "cgroup"] as const;
 export type FilterName = (typeof FILTERS)[number];
 
 export type View = "flame" | "table" | "sandwich" | "quality" | "chart" | "diff";

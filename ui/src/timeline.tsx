@@ -7,10 +7,11 @@ import { type State, change } from "./state";
 import { isDark, onTheme } from "./theme";
 import { count } from "./words";
 
-const KINDS = ["verdict", "ending", "process", "cpu", "trigger"];
+const KINDS = ["verdict", "ending", "process", "cpu", "trigger", "mode", "cgroup"];
+const NAMES: Record<string, string> = { cpu: "CPU", vcpu: "virtual CPU", mode: "user or kernel", cgroup: "control group" };
 const colour = (name: string, place: number, kind: string) => (kind === "verdict" || kind === "ending" ? (VERDICTS[name] ?? "#7f7f7f") : SERIES[place % SERIES.length]!);
 
-export function Timeline({ state }: { state: State }) {
+export function Timeline({ state, guests }: { state: State; guests: boolean }) {
   const kind = state.get("series", "verdict");
   const times = state.filter().filter(([name]) => name !== "from" && name !== "to");
   const { data } = useData<TimelineData>("timeline", [["file", state.file], ["series", kind], ["bins", "400"], ...times]);
@@ -37,7 +38,10 @@ export function Timeline({ state }: { state: State }) {
     canvas.current!.setPointerCapture(event.pointerId);
     setDrag([place(event), place(event)]);
   }
-  function move(event: PointerEvent): void { if (drag) setDrag([drag[0], place(event)]); }
+  function move(event: PointerEvent): void {
+    if (drag) setDrag([drag[0], place(event)]);
+    if (data) canvas.current!.title = said(data, place(event));
+  }
   function up(event: PointerEvent): void {
     if (!drag || !data) return;
     const [from, to] = [Math.min(drag[0], place(event)), Math.max(drag[0], place(event))];
@@ -50,7 +54,7 @@ export function Timeline({ state }: { state: State }) {
     <section class="timeline" aria-label="Samples over time">
       <div class="line">
         <label>Timeline by{" "}
-          <select id="series" value={kind} onChange={(event) => change({ series: event.currentTarget.value })}>{KINDS.map((one) => <option key={one} value={one}>{one}</option>)}</select>
+          <select id="series" value={kind} onChange={(event) => change({ series: event.currentTarget.value })}>{[...KINDS, ...(guests ? ["guest", "vcpu"] : [])].map((one) => <option key={one} value={one}>{NAMES[one] ?? one}</option>)}</select>
         </label>
         {data?.series.map((one, index) => (
           <span key={one.name} class="key"><i style={{ backgroundColor: colour(one.name, index, kind) }} class={HATCHED.has(one.name) ? "hatched" : ""} />{one.name} {count(one.counts.reduce((sum, value) => sum + value, 0))}</span>))}
@@ -62,6 +66,13 @@ export function Timeline({ state }: { state: State }) {
       <div class="strip"><canvas id="timeline" ref={canvas} onPointerDown={down} onPointerMove={move} onPointerUp={up} onPointerCancel={() => setDrag(null)} /></div>
     </section>
   );
+}
+
+// What stands at a place, in words: colours alone say nothing.
+function said(data: TimelineData, place: number): string {
+  const bin = Math.min(data.bins - 1, Math.floor(place * data.bins)), length = data.duration_s / data.bins;
+  const lines = data.series.filter((one) => one.counts[bin]).map((one) => `${one.name} ${count(one.counts[bin]!)}`);
+  return [`${(bin * length).toFixed(3)} s to ${((bin + 1) * length).toFixed(3)} s`, ...(lines.length ? lines : ["no sample"])].join("\n");
 }
 
 function brushed(state: State, drag: [number, number] | null, data: TimelineData | null): [number, number] | null {

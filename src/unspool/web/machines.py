@@ -76,10 +76,14 @@ def function_machines(opened: Opened, profile: Profile, functions: list[int]) ->
 
 
 def machine_quality(profile: Profile) -> list[Json]:
-    """How much of each machine's samples is whole, and on which of its virtual CPUs they were taken; those with most samples first."""
+    """How much of each machine's samples is whole, and on which of its virtual CPUs they were taken; those with most samples first.
+
+    `choose` is what the filter takes for that machine alone.
+    """
     return [
         {
             "name": row.guest.label if row.guest else HOST,
+            "choose": f"{row.guest.name}#{row.guest.generation}" if row.guest else HOST,
             "kernel": row.guest.kernel_release if row.guest else profile.about.kernel,
             "by": row.guest.registers_by if row.guest else "",
             "samples": row.samples,
