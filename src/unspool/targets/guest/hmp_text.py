@@ -19,7 +19,7 @@ _SEGMENT = re.compile(r"^(CS|FS|GS|TR) ?=([0-9a-f]{1,4}) ([0-9a-f]{1,16}) ", re.
 _TABLE = re.compile(r"^(GDT|IDT)= +([0-9a-f]{1,16}) ", re.MULTILINE)
 _GENERAL = ("AX", "DX", "CX", "BX", "SI", "DI", "BP", "SP")
 _VIEW = ' AS "memory", root: system'
-_REGION = re.compile(r"^ +([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d{1,10}, ([\w-]{1,20})\): (.{0,256}?)(?: @([0-9a-f]{16}))?(?: KVM)?$")
+_REGION = re.compile(r"^ +([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d{1,10}, ([\w/-]{1,20})\): (.{0,256}?)(?: @([0-9a-f]{16}))?(?: KVM)?$")
 _HVA = re.compile(r"Host virtual address for \S+ \(.*\) is (0x[0-9a-f]{1,16})\s*$")
 
 
