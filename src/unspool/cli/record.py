@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from unspool.cli import live_page
 from unspool.errors import BadRequest
 from unspool.model.verdict import PROOFS, Trust
 
@@ -20,6 +21,7 @@ EXAMPLES = """examples:
   unspool record -p 1234,1240 -d 10            two processes for ten seconds
   unspool record -a -F 499 -o host.unspool     the whole machine until Ctrl-C
   unspool record --on syscalls:openat -- make  who opens files
+  unspool record --live -a                     and watch it as a web page
 
 Then: unspool report FILE
 """
@@ -65,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="methods",
         help="the unwind data that may be used: auto is SFrame where a file has it, else .eh_frame (default auto)",
     )
+    live_page.add_arguments(parser)
     # perf asks for call graphs with it; here every sample has one.
     parser.add_argument("-g", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ARGS", help="start a command and record it")
@@ -94,14 +97,16 @@ def run(arguments: argparse.Namespace) -> int:
     def show(stage: str, progress: Progress) -> None:
         screen.line(progress_line(stage, progress))
 
-    try:
-        if screen.live and not plan.command and plan.seconds is None:
-            sys.stderr.write("recording; end it with Ctrl-C\n")
-        progress = record(plan, show)
-    finally:
-        screen.clear()
-    for line in summary(progress):
-        sys.stderr.write(line + "\n")
+    with live_page.live_page(arguments, plan.output) as page:
+        try:
+            if screen.live and not plan.command and plan.seconds is None:
+                sys.stderr.write("recording; end it with Ctrl-C\n")
+            progress = record(plan, show, page.make if page else None)
+        finally:
+            screen.clear()
+        for line in summary(progress):
+            sys.stderr.write(line + "\n")
+        live_page.linger(page, progress)
     return progress.exit_status or 0
 
 

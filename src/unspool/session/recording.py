@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unspool.capture.command import Command, CommandFailed, User, invoking_user, open_process, open_thread, process_of
 from unspool.capture.ending import Ending, Why
@@ -27,6 +28,10 @@ from unspool.session.recording_names import name_frames
 from unspool.session.sframe_notes import refused_sections
 from unspool.store.place import wal_of
 from unspool.symbols.symbolizer import Symbolizer
+
+if TYPE_CHECKING:
+    from unspool.store.header import Header
+    from unspool.store.writer import Writer
 
 POLL_SECONDS = 0.05
 COMMIT_SECONDS = 1.0
@@ -80,12 +85,16 @@ class Progress:
     exit_status: int | None = None
 
 
+Make = Callable[[Plan, Command | None, contextlib.ExitStack], "Recording"]
 Show = Callable[[str, Progress], None]
 """Called with the stage ("recording", "naming") several times a second."""
 
 
-def record(plan: Plan, show: Show) -> Progress:
-    """Record as planned until it ends; NotStored when the file could not be written on, KeyboardInterrupt at the second Ctrl-C."""
+def record(plan: Plan, show: Show, make: Make | None = None) -> Progress:
+    """Record as planned until it ends; NotStored when the file could not be written on, KeyboardInterrupt at the second Ctrl-C.
+
+    `make` makes another kind of `Recording`.
+    """
     user = invoking_user()
     with contextlib.ExitStack() as held:
         command = None
@@ -94,7 +103,7 @@ def record(plan: Plan, show: Show) -> Progress:
             command = held.enter_context(contextlib.closing(Command(plan.command, user=None if plan.as_root else user)))
         watched = [open_process(pid) for pid in plan.pids] + [open_thread(tid) for tid in plan.tids]
         ending = held.enter_context(Ending(seconds=plan.seconds, command=command, processes=watched))
-        recording = Recording(plan, command, held)
+        recording = (make or Recording)(plan, command, held)
         held.callback(recording.writer.abandon)
         give_away(plan.output, user)
         try:
@@ -117,7 +126,6 @@ class Recording:
     def __init__(self, plan: Plan, command: Command | None, held: contextlib.ExitStack) -> None:
         """Open everything and start sampling; `held` closes it."""
         from unspool.store.header import Header
-        from unspool.store.writer import Writer
 
         check_rate(plan)
         self.plan = plan
@@ -131,7 +139,7 @@ class Recording:
         self.sideband = held.enter_context(Sideband())
         model = Processes(watched_processes(plan, command), follow=not plan.tids)
         model.scan()
-        self.writer = Writer(plan.output, header, replace=plan.replace)
+        self.writer = self._open(header)
         self.recorder = held.enter_context(contextlib.closing(Recorder(self.sampler, self.sideband, model, self.writer)))
         self._started = time.monotonic()
         raise_priority()
@@ -155,13 +163,10 @@ class Recording:
     def finish(self, show: Show) -> None:
         """Name the frames and close the file; an abort keeps the names that were found until then."""
         raise_priority(back=True)
-        places = list(self.recorder.frames.take_unnamed())
         try:
-            self.writer.machine(refused_sections(places))
-            with Symbolizer() as symbolizer:
-                for named, files in name_frames(places, self.recorder.perf_maps, self.writer, symbolizer):
-                    self.progress.files_named, self.progress.files = named, files
-                    show("naming", self.progress)
+            for named, files in self._name():
+                self.progress.files_named, self.progress.files = named, files
+                show("naming", self.progress)
         finally:
             with self._storing():
                 self.writer.finish(int(self.progress.seconds * 1e9))
@@ -172,10 +177,27 @@ class Recording:
         for name in (self.plan.output, wal_of(self.plan.output)):
             name.unlink(missing_ok=True)
 
+    def _open(self, header: Header) -> Writer:
+        """The file that is written."""
+        from unspool.store.writer import Writer
+
+        return Writer(self.plan.output, header, replace=self.plan.replace)
+
+    def _step(self) -> None:
+        """What is done many times a second: nothing here may take long."""
+        self.recorder.step()
+
+    def _name(self) -> Iterator[tuple[int, int]]:
+        """Name the frames; after each file how many are done, and how many there are."""
+        places = list(self.recorder.frames.take_unnamed())
+        self.writer.machine(refused_sections(places))
+        with Symbolizer() as symbolizer:
+            yield from name_frames(places, self.recorder.perf_maps, self.writer, symbolizer)
+
     def _take_samples(self, ending: Ending, show: Show) -> None:
         committed = time.monotonic()
         while not ending.wait(POLL_SECONDS):
-            self.recorder.step()
+            self._step()
             if time.monotonic() - committed >= COMMIT_SECONDS:
                 committed = time.monotonic()
                 self._commit()

@@ -59,17 +59,27 @@ class JitNames:
 
 def name_frames(places: Iterable[Place], perf_maps: PerfMaps, sink: NameSink, symbolizer: Symbolizer) -> Iterator[tuple[int, int]]:
     """Give a name, or the reason why there is none, to each frame; after each file how many files are done, and how many there are."""
+    groups = by_source(places)
+    for done, (key, group) in enumerate(groups.items(), 1):
+        if key not in symbolizer:
+            symbolizer.add(key, source(group[0], perf_maps))
+        for place, named in zip(group, names_of(key, group, symbolizer), strict=True):
+            sink.name(place.frame, named)
+        yield done, len(groups)
+
+
+def by_source(places: Iterable[Place]) -> dict[Hashable, list[Place]]:
+    """The frames by what knows their names: the key of a symbolizer."""
     groups: dict[Hashable, list[Place]] = defaultdict(list)
     for place in places:
         groups[_key(place)].append(place)
-    for done, (key, group) in enumerate(groups.items(), 1):
-        if key not in symbolizer:
-            symbolizer.add(key, _source(group[0], perf_maps))
-        in_file = group[0].kind in {"file", "vdso"}
-        addresses = [place.offset if in_file else place.address for place in group]
-        for place, named in zip(group, symbolizer.names(key, addresses), strict=True):
-            sink.name(place.frame, named)
-        yield done, len(groups)
+    return groups
+
+
+def names_of(key: Hashable, group: list[Place], symbolizer: Symbolizer) -> list[Named]:
+    """What the symbolizer says of frames of one source."""
+    in_file = group[0].kind in {"file", "vdso"}
+    return symbolizer.names(key, [place.offset if in_file else place.address for place in group])
 
 
 def _key(place: Place) -> Hashable:
@@ -80,7 +90,8 @@ def _key(place: Place) -> Hashable:
     return place.kind
 
 
-def _source(place: Place, perf_maps: PerfMaps) -> OpenFile | NameTable | Unnamed | None:
+def source(place: Place, perf_maps: PerfMaps) -> OpenFile | NameTable | Unnamed | None:
+    """Where the names of a frame, and of all others with its key, come from."""
     if place.kind == "vdso":
         return own_vdso()
     if place.kind == "anon":

@@ -27,6 +27,8 @@ MAGIC = b"uspl"
 MOST_BYTES = 256 << 20
 """Of one body."""
 MOST_ROWS = 1 << 24
+START, STOP = b"+", b"-"
+"""All that is said in the other direction."""
 _HEAD = struct.Struct("<I")
 _NULL = -1
 

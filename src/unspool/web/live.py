@@ -27,8 +27,6 @@ from unspool.web.query import Query
 if TYPE_CHECKING:
     Json = dict[str, object]
 
-START, STOP = b"+", b"-"
-"""All that the page can say to the recorder."""
 MOST_LISTENERS = 16
 """Pages that are told of news at the same time; each costs a connection."""
 STILL_HERE_SECONDS = 15.0
@@ -101,8 +99,10 @@ class LiveSource:
             if rows is not None:
                 self._profile.add(rows)
             if state is not None:
-                self._profile.state = state
-            self.version += 1
+                before, self._profile.state = self._profile.state, state
+            # The clock alone is no reason to count everything again.
+            if state is None or (before.sampling, before.finished) != (state.sampling, state.finished):
+                self.version += 1
         self._tell()
 
 
@@ -124,7 +124,6 @@ class News:
         self._listeners: set[asyncio.Event] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        source.tell(self._wake)
 
     @property
     def is_full(self) -> bool:
@@ -150,7 +149,8 @@ class News:
         self._closed = True
         self._ring()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """There is something new; may be called from any thread."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._ring)
@@ -209,6 +209,6 @@ def live_routes(source: LiveSource, news: News) -> list[BaseRoute]:
 
     return [
         Route("/api/events", events, methods=["GET"]),
-        Route("/api/start", asking(START), methods=["POST"]),
-        Route("/api/stop", asking(STOP), methods=["POST"]),
+        Route("/api/start", asking(wire.START), methods=["POST"]),
+        Route("/api/stop", asking(wire.STOP), methods=["POST"]),
     ]

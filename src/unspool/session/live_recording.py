@@ -1,0 +1,142 @@
+"""A recording with a live page: what is committed goes there too, names come as they are found, sampling stops and starts on its word."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import socket
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from unspool.capture.command import Command
+from unspool.capture.frames import Place
+from unspool.session.live_feed import Feed, forked
+from unspool.session.live_names import LiveNames
+from unspool.session.recording import Plan, Recording, Show
+from unspool.session.recording_names import by_source, name_frames, source
+from unspool.session.sframe_notes import refused_sections
+from unspool.store import wire
+from unspool.symbols.symbolizer import Symbolizer
+
+if TYPE_CHECKING:
+    from unspool.store.header import Header
+    from unspool.store.writer import Writer
+    from unspool.web.serving import Place as Address
+
+
+class LivePage:
+    """The page of a recording that is about to begin. As a context manager it ends the page's process on the way out."""
+
+    def __init__(self, name: str, address: Address, owner: tuple[int, int] | None, ready: Callable[[str], None]) -> None:
+        """Listen (BadRequest when that cannot be), and fork the process that answers; there `ready` is called with the address to open."""
+        from unspool.web.serving import listen
+
+        with listen(address) as bound:
+            self.feed = forked(functools.partial(_serve, bound, name, address, owner, ready), bound)
+
+    def make(self, plan: Plan, command: Command | None, held: contextlib.ExitStack) -> Recording:
+        """The recording that feeds the page: for `session.recording.record`."""
+        return LiveRecording(plan, command, held, self.feed)
+
+    def linger(self) -> None:
+        """Keep the page until Ctrl-C."""
+        self.feed.flush()
+        with contextlib.suppress(KeyboardInterrupt):
+            self.feed.linger()
+
+    def __enter__(self) -> Self:
+        """The page."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End it."""
+        self.feed.close()
+
+
+def _serve(
+    bound: socket.socket,
+    name: str,
+    address: Address,
+    owner: tuple[int, int] | None,
+    ready: Callable[[str], None],
+    channel: socket.socket,
+) -> None:
+    from unspool.web.live_serving import Pipes, serve_live
+
+    serve_live(Pipes(channel, bound), name, address, owner, ready)
+
+
+class LiveRecording(Recording):
+    """A recording whose rows go to a page as well."""
+
+    def __init__(self, plan: Plan, command: Command | None, held: contextlib.ExitStack, feed: Feed) -> None:
+        """Open everything; the page sees the recording from its first commit on."""
+        self._feed = feed
+        self._on = True
+        self._said = False
+        self._seen: list[Place] = []
+        super().__init__(plan, command, held)
+        self._symbolizer = held.enter_context(contextlib.closing(Symbolizer()))
+        self._names = LiveNames(self.recorder.perf_maps, self._symbolizer)
+        held.callback(self._names.close)
+
+    def finish(self, show: Show) -> None:
+        """Name what has no name yet, and close the file; the page stays."""
+        try:
+            super().finish(show)
+        finally:
+            self._say(finished=True)
+
+    def sample(self, *, on: bool) -> None:
+        """Take samples, or take none: the programs are detached from the kernel's events."""
+        if on == self._on:
+            return
+        if on:
+            self.sampler.start()
+        else:
+            self.sampler.stop()
+            self.sampler.flush()
+        self._on = on
+        self._say()
+
+    def _open(self, header: Header) -> Writer:
+        from unspool.store.feed import FeedingWriter
+
+        return FeedingWriter(self.plan.output, header, self._feed.rows, replace=self.plan.replace)
+
+    def _step(self) -> None:
+        super()._step()
+        if not self._said:
+            self._say()
+        word = self._feed.attend()
+        if word:
+            self.sample(on=word == wire.START)
+
+    def _commit(self) -> None:
+        self._names.give(self.writer)
+        super()._commit()
+        fresh = self.recorder.frames.take_unnamed()
+        self._seen += fresh
+        self._names.take(fresh)
+        self._say()
+
+    def _name(self) -> Iterator[tuple[int, int]]:
+        left = self._names.stop(self.writer)
+        fresh = self.recorder.frames.take_unnamed()
+        self.writer.machine(refused_sections([*self._seen, *fresh]))
+        for key, group in by_source(left).items():
+            if group[0].kind == "jit":
+                self._symbolizer.add(key, source(group[0], self.recorder.perf_maps))
+        yield from name_frames([*left, *fresh], self.recorder.perf_maps, self.writer, self._symbolizer)
+
+    def _say(self, *, finished: bool = False) -> None:
+        self._said = True
+        header = self.writer.header
+        self._feed.state(
+            started_ns=header.started_ns,
+            monotonic_ns=header.monotonic_ns,
+            recorded_s=self.progress.seconds,
+            sampling=self._on and not finished,
+            finished=finished,
+        )
