@@ -16,20 +16,24 @@ from guest.ram_image import (
     KALLSYMS,
     LIST,
     MEMORY,
+    MODULE,
     MODULES,
     MODULES_PA,
     NAME,
     PROCESS_ROOT,
     Guest,
     Shape,
+    btf,
     build,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unspool.errors import BadInput
+from unspool.formats.btf import Btf
 from unspool.model.memory import Memory
 from unspool.targets.guest.kernel import GuestKernel, Unreadable, discover
-from unspool.targets.guest.kernel_modules import MAX_MODULES
+from unspool.targets.guest.kernel_modules import MAX_MODULES, ModuleLayout
 from unspool.targets.guest.registers import VcpuState
 
 GUESTS = [
@@ -199,3 +203,13 @@ def test_cpus_have_a_limit() -> None:
     assert isinstance(kernel, GuestKernel)
     assert kernel.per_cpu(1 << 40) is None
     assert kernel.cpu_of(replace(guest.state, gs_base=1)) is None
+
+
+@pytest.mark.parametrize("size", [0, 100, MODULE - 120, 1 << 20])
+def test_a_struct_whose_members_lie_beyond_its_end_is_refused(size: int) -> None:
+    """BTF is the guest's too: offsets that it gives must lie in the bytes that are read for them."""
+    content = bytearray(btf(Shape()))
+    at = content.index(pack("<I", MODULE))
+    content[at : at + 4] = pack("<I", size)
+    with pytest.raises(BadInput):
+        ModuleLayout.of(Btf(bytes(content)))

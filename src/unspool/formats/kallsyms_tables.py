@@ -32,6 +32,7 @@ _CANDIDATES = 8
 # How far before the token table the markers are looked for: right before it, then with more and more of kallsyms_seqs_of_names between.
 _WINDOWS = (64 << 10, 1 << 20, 8 << 20)
 _BLOCK = 8192
+_KEPT_NAMES = 4096
 _FILE = "kallsyms"
 
 
@@ -43,6 +44,7 @@ class KernelSymbols:
         self._addresses = array("Q", addresses)
         self._text = text
         self._starts = array("I", starts)
+        self._known: dict[str, int | None] = {}
 
     @classmethod
     def of(cls, rows: list[tuple[int, str, str]]) -> KernelSymbols:
@@ -79,8 +81,15 @@ class KernelSymbols:
         return None if after == len(self._addresses) else (self._addresses[index], self._addresses[after])
 
     def address(self, name: str) -> int | None:
-        """The address of the first symbol of that name."""
-        wanted, at = name.encode() + b"\n", 0
+        """The address of the first symbol of that name; it is searched for once."""
+        if name not in self._known:
+            if len(self._known) >= _KEPT_NAMES:
+                self._known.clear()
+            self._known[name] = self._search(name)
+        return self._known[name]
+
+    def _search(self, name: str) -> int | None:
+        wanted, at = name.encode(errors="surrogateescape") + b"\n", 0
         while (at := self._text.find(wanted, at)) >= 0:
             index = bisect_right(self._starts, at) - 1
             if index >= 0 and self._starts[index] == at - 1:

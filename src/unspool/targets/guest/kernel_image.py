@@ -61,15 +61,17 @@ def place(physical: Memory, state: VcpuState) -> Placement | Unreadable:
 
 
 def read_image(physical: Memory, placement: Placement) -> bytes:
-    """The image from its start to its end, or to the first part that cannot be read, or to `MAX_IMAGE`."""
+    """The image, at most `MAX_IMAGE` of it, to be searched; pages that are not there are zeros, as to a guest that never wrote them."""
     size = min(placement.end - placement.start, MAX_IMAGE)
-    parts = []
-    for offset in range(0, size, _CHUNK):
-        data = physical.read(placement.pa + offset, min(_CHUNK, size - offset))
-        if data is None:
-            break
-        parts.append(data)
-    return b"".join(parts)
+    return b"".join(_chunk(physical, placement.pa + offset, min(_CHUNK, size - offset)) for offset in range(0, size, _CHUNK))
+
+
+def _chunk(physical: Memory, address: int, size: int) -> bytes:
+    data = physical.read(address, size)
+    if data is not None:
+        return data
+    pages = (physical.read(page, PAGE) for page in range(address, address + size, PAGE))
+    return b"".join(bytes(PAGE) if page is None else page for page in pages)
 
 
 def _in_tables(tables: PageTables) -> tuple[Placement, int] | None:

@@ -19,6 +19,7 @@ MAX_MODULE = 64 << 20
 """The largest module in bytes, and the largest of its tables."""
 _MAX_SYMBOLS = 1 << 18
 _MAX_STRINGS = 16 << 20
+_MAX_STRUCT = 16 << 10
 _NAME_SIZE = 56
 _UNFORMED = 3
 _SYMBOL = Struct("<IBBHQQ")
@@ -42,18 +43,21 @@ class ModuleLayout:
     def of(cls, btf: Btf) -> ModuleLayout:
         """The layout by the kernel's BTF; BadInput when its struct is none that is known."""
         module = btf.struct("module")
-        state = module.find("state")
-        return cls(
+        layout = cls(
             size=module.size,
             list=module.offset("list"),
             name=module.offset("name"),
-            state=None if state is None else state.offset,
+            state=_offset(module, "state"),
             text=_text_fields(btf, module),
             span=_span_fields(btf, module),
             kallsyms=_offset(module, "kallsyms"),
             symtab=_symtab(btf),
             orc=_orc(module),
         )
+        ends = [layout.list + 16, layout.name + _NAME_SIZE, (layout.state or 0) + 4, *(size + 4 for _, size in layout.text + layout.span)]
+        if not max(ends) <= layout.size <= _MAX_STRUCT:
+            raise BadInput(f"struct module of {layout.size} bytes with members beyond its end", file="BTF")
+        return layout
 
 
 @dataclass(frozen=True, slots=True)
