@@ -45,6 +45,8 @@ class Kernel:
     rows: list[OrcEntry | None] = field(default_factory=list)
     code: bytearray = field(default_factory=bytearray)
     labels: dict[str, int] = field(default_factory=dict)
+    init: set[str] = field(default_factory=set)
+    """Functions that were given back after the start."""
 
     def function(self, name: str, row: OrcEntry | None = None, code: bytes = b"") -> int:
         """Add a function; its address."""
@@ -65,7 +67,11 @@ class Kernel:
         return None if index is None else self.rows[index]
 
     def is_text(self, pc: int) -> bool:
-        return self.index(pc) is not None
+        return self.index(pc) is not None and not self.is_init_text(pc)
+
+    def is_init_text(self, pc: int) -> bool:
+        symbol = self.symbol(pc)
+        return symbol is not None and symbol.name in self.init
 
     def symbol(self, pc: int) -> KernelSymbol | None:
         index = self.index(pc)

@@ -172,6 +172,23 @@ def test_an_idle_cpus_stack_ends_behind_a_far_return() -> None:
     assert (["start_secondary", "secondary_startup_64"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
 
 
+@pytest.mark.parametrize("boot", [True, False])
+def test_the_first_cpus_idle_stack_ends_in_code_that_was_given_back(*, boot: bool) -> None:
+    """Its tables are still there, its bytes are not; on any other stack such an address is no return address."""
+    kernel = Kernel()
+    kernel.function("rest_init", call(8))
+    gone = kernel.function("start_kernel", call(16), code=bytes(0x40))
+    start = kernel.function("secondary_startup_64", END)
+    kernel.init = {"start_kernel"}
+    kernel.labels["init_stack"] = TASK if boot else TASK + 8
+    words = [gone + 0x30, 0, start + RETURN]
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "rest_init", 4), TASK_TOP - 24, words))
+    if boot:
+        assert (["rest_init", "start_kernel", "secondary_startup_64"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+    else:
+        assert (["rest_init"], Stop.RA_NOT_EXECUTABLE, Stop.RA_NOT_EXECUTABLE, 0) == said(kernel, found)
+
+
 @pytest.mark.parametrize("row", [END, UNKNOWN], ids=["before 6.4", "since"])
 def test_entry_code_without_a_stack_is_an_end(row: OrcEntry) -> None:
     """At the first instruction of a system call the stack pointer is the user's."""

@@ -18,6 +18,7 @@ from unspool.unwind.rule import Miss, Rule
 _KEPT = 1 << 16
 # x86-64's layout (Documentation/arch/x86/x86_64/mm.rst): the kernel's image, then what it loads or makes itself: modules, BPF, ftrace.
 _LOADED = range(0xFFFF_FFFF_8000_0000, 0xFFFF_FFFF_FF00_0000)
+_BOOT_STACKS = ("init_stack", "init_thread_union", "__start_init_stack")
 _TRAMPOLINES = ("arch_rethook_trampoline", "__kretprobe_trampoline", "kretprobe_trampoline", "return_to_handler")
 # Names of code that is jumped through instead of an indirect jump or a return (arch/x86/lib/retpoline.S).
 _THUNKS = ("__x86_indirect_", "__x86_return_", "its_return_", "srso_", "retbleed_", "zen_untrain_", "entry_untrain_", "__ret")
@@ -36,6 +37,9 @@ class KernelImage(Protocol):
 
     def is_text(self, pc: int) -> bool:
         """Whether the pc lies in code of the kernel (its init code while it boots) or of a module."""
+
+    def is_init_text(self, pc: int) -> bool:
+        """Whether the pc lies in the code that starts the kernel, there or already given back."""
 
     def symbol(self, pc: int) -> KernelSymbol | None:
         """The function that holds the pc, None where there is none."""
@@ -74,6 +78,7 @@ class KernelSites:
     _exact: dict[int, KernelSite] = field(default_factory=dict)
     _rewritten: frozenset[int] | None = None
     _entry: range | None = None
+    _boot_stack: int | None = None
 
     def of(self, ip: int, *, exact: bool) -> KernelSite:
         """The site of a return address, or of an exact address."""
@@ -96,6 +101,15 @@ class KernelSites:
         """Whether the address is where the kernel puts code that it makes while it runs (BPF, ftrace)."""
         return address in _LOADED and not self.image.is_text(address)
 
+    def is_boot_stack(self, start: int) -> bool:
+        """Whether the stack that begins there is that of the first task, which started the kernel and is its CPU's idle task since.
+
+        Its oldest frames are of code that was given back; no other stack has such.
+        """
+        if self._boot_stack is None:
+            self._boot_stack = next((found for name in _BOOT_STACKS if (found := self.image.address(name)) is not None), 0)
+        return start == self._boot_stack != 0
+
     def is_call_site(self, ip: int) -> bool:
         """Whether a call ends at ip, outside of the thunks: what they call is never returned to."""
         return is_call_site(self.memory, ip, X86_64) and self._thunk(ip - 1) is None
@@ -113,7 +127,9 @@ class KernelSites:
         return self._by_orc(ip, ip, exact=True)
 
     def _behind_call(self, ip: int) -> KernelSite:
-        if is_call_site(self.memory, ip, X86_64):
+        # Code that was given back cannot be looked at; `is_boot_stack` keeps others from it.
+        freed = self.image.is_init_text(ip - 1) and not self.image.is_text(ip - 1)
+        if freed or is_call_site(self.memory, ip, X86_64):
             return self._by_orc(ip, ip - 1, exact=False)
         symbol = self.image.symbol(ip)
         if symbol is not None and symbol.address == ip and symbol.name.startswith("ret_from_fork"):
@@ -126,7 +142,7 @@ class KernelSites:
         return replace(site, called=site.end and self.memory.read(ip - len(_LRETQ), len(_LRETQ)) == _LRETQ)
 
     def _by_orc(self, ip: int, lookup: int, *, exact: bool) -> KernelSite:
-        if not self.image.is_text(lookup):
+        if not (self.image.is_text(lookup) or self.image.is_init_text(lookup)):
             return KernelSite(ip, exact, Miss(Stop.ANON_CODE if self.is_generated(lookup) else Stop.NOT_EXECUTABLE))
         entry = self.image.orc(lookup) if self.uses_orc else None
         if entry is None:

@@ -5,8 +5,8 @@ The rules are those of user stacks (docs/verdicts.md), applied by the same `step
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from unspool.model.arch import X86_64
 from unspool.model.stack import Frame, Stack
@@ -41,12 +41,14 @@ __all__ = ["KernelImage", "KernelStack", "KernelUnwinder"]
 class KernelStack:
     """A kernel's stack. `user_registers`: where the registers of user mode were saved on it, None when it does not lead there.
 
-    `partial`: they are only the five words that the processor pushes (rip, cs, rflags, rsp, ss), not all of struct pt_regs.
+    `partial`: they are only the five words that the processor pushes (rip, cs, rflags, rsp, ss), not all of struct pt_regs; then `values`
+    are the other registers by DWARF number, as far as they are known.
     """
 
     stack: Stack
     user_registers: int | None = None
     partial: bool = False
+    values: Mapping[int, int] = field(default_factory=dict)
 
 
 class KernelUnwinder:
@@ -77,7 +79,7 @@ class KernelUnwinder:
         walk = _Walk(thread, self._sites, self.methods, exact=exact)
         frames = walk.frames(max_frames)
         stack = Stack(tuple(frames), walk.stop, judge(frames, walk.stop, walk.notes, thread, walk.detail), walk.detail)
-        return KernelStack(stack, walk.user_registers, walk.partial)
+        return KernelStack(stack, walk.user_registers, walk.partial, walk.position.values if walk.partial else {})
 
 
 class _Walk:
@@ -179,7 +181,11 @@ class _Walk:
         if self.sites.is_rewritten(position.ip):
             return Miss(Stop.RA_REWRITTEN)
         lookup = position.ip if position.exact else position.ip - 1
-        if not self.sites.is_executable(lookup) and not self.sites.is_generated(lookup):
+        if self.sites.image.is_init_text(lookup) and not self.sites.is_executable(lookup):
+            known = self.sites.is_boot_stack(position.stack[0])
+        else:
+            known = self.sites.is_executable(lookup) or self.sites.is_generated(lookup)
+        if not known:
             return Miss(Stop.RA_NOT_EXECUTABLE, f"the return address is {position.ip:#x}")
         return None
 

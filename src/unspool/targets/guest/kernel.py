@@ -100,11 +100,15 @@ class GuestKernel:
         """Whether the address lies in code of vmlinux or of a module; init code counts while the guest boots."""
         return self._range(pc) is not None
 
+    def is_init_text(self, pc: int) -> bool:
+        """Whether the address lies in the code that starts the kernel, which is given back afterwards; tables and names still know it."""
+        return self.tables.init_text[0] <= pc < self.tables.init_text[1]
+
     def orc_table(self, pc: int) -> OrcTable | None:
         """The unwind table of the text that holds `pc`, None where there is none."""
         found = self._range(pc)
         if found is None:
-            return None
+            return self.tables.orc if self.is_init_text(pc) else None
         return self.tables.orc if found[2] is None else found[2].orc
 
     def orc(self, pc: int) -> OrcEntry | None:
@@ -120,6 +124,8 @@ class GuestKernel:
     def symbol(self, pc: int) -> KernelSymbol | None:
         """The function that holds `pc` and the module it is in ("" for vmlinux), None outside of code."""
         found = self._range(pc)
+        if found is None and self.is_init_text(pc):
+            found = (*self.tables.init_text, None)
         if found is None:
             return None
         symbols, name = (self.symbols, "") if found[2] is None else (found[2].symbols, found[2].name)
