@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Self
 
 from unspool.errors import NoSuchTarget, NotPermitted, Unsupported
@@ -134,7 +135,7 @@ class KvmHold:
     def _stop(self, seized: Seized) -> bool:
         seized.interrupt()
         # The number may have been given to a thread of another process since: then it is let go at once.
-        return seized.wait(STOP_SECONDS) is State.STOPPED and procfs.status_number(seized.tid, "Tgid") == self._pid
+        return seized.wait(STOP_SECONDS) is State.STOPPED and Path(f"/proc/{self._pid}/task/{seized.tid}").exists()
 
     def _refusal(self) -> Refused:
         if _start_of(self._pid) != self._start:
@@ -220,7 +221,8 @@ def _threads_of(pid: int, descriptors: Mapping[int, int]) -> dict[int, int]:
     named = named_threads(pid).tids
     found: dict[int, int] = {}
     by_descriptor = {descriptor: number for number, descriptor in descriptors.items()}
-    tids = procfs.thread_ids(pid)
+    # A worker of KVM in the same process (kvm-nx-lpage-recovery) shows the system call of the vCPU that started it.
+    tids = [tid for tid in procfs.thread_ids(pid) if (state := procfs.thread_state(pid, tid)) and not state.kernel]
     for attempt in range(_SEARCHES):
         # A vCPU that runs shows no system call, so it must be stopped to be recognised; an idle one is left alone.
         for tid in (tid for tid in tids if tid not in found.values()):

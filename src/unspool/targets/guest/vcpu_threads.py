@@ -38,10 +38,13 @@ class VcpuThreads:
         call = blocked_call(self.pid, tid)
         if call is None:
             return False
-        number, first = call[0], call[1:]
-        if number == IOCTL:
-            return first[1] == KVM_RUN
-        return number == _FUTEX and first[1] & _FUTEX_COMMAND == _FUTEX_WAIT_BITSET
+        number, second = call[0], call[2]
+        waits = second == KVM_RUN if number == IOCTL else number == _FUTEX and second & _FUTEX_COMMAND == _FUTEX_WAIT_BITSET
+        if not waits:
+            return False
+        # A thread that a tracer has stopped shows the system call that it was in as well.
+        state = procfs.thread_state(self.pid, tid)
+        return state is not None and state.state == "S"
 
 
 def blocked_call(pid: int, tid: int) -> tuple[int, ...] | None:
