@@ -12,6 +12,7 @@ from unspool.formats.orc import OrcEntry, OrcTable
 from unspool.formats.paging import PageTables
 from unspool.model.memory import Memory
 from unspool.targets.guest.kernel_cache import KernelCache
+from unspool.targets.guest.kernel_files import KernelFile, read_with_file
 from unspool.targets.guest.kernel_image import Placement, Unreadable, place, read_image
 from unspool.targets.guest.kernel_memory import KernelMemory, Window
 from unspool.targets.guest.kernel_modules import GuestModule, ModuleLayout, read_modules
@@ -228,11 +229,14 @@ class GuestKernel:
         return banner, notes, canary
 
 
-def discover(physical: Memory, state: VcpuState, *, cache: KernelCache | None = None) -> GuestKernel | Unreadable:
+def discover(
+    physical: Memory, state: VcpuState, *, cache: KernelCache | None = None, given: KernelFile | None = None
+) -> GuestKernel | Unreadable:
     """The kernel that the guest runs, or why it cannot be made out.
 
     `physical` is the guest's memory by guest-physical address, `state` any of its vCPUs. Nothing is believed that is not checked; no
-    content of the memory raises. With `cache` a kernel that was read before is recognised instead of searched.
+    content of the memory raises. With `cache` a kernel that was read before is recognised instead of searched. `given` names the
+    kernel's symbols where its memory does not.
     """
     placement = place(physical, state)
     if isinstance(placement, Unreadable):
@@ -240,7 +244,7 @@ def discover(physical: Memory, state: VcpuState, *, cache: KernelCache | None = 
     try:
         tables = cache.find(physical, placement) if cache else None
         if tables is None:
-            tables = _search(physical, placement)
+            tables = _search(physical, placement, given)
             if cache is not None:
                 cache.add(tables)
         return GuestKernel(tables, _memory(physical, placement, tables), placement.levels)
@@ -256,9 +260,14 @@ def preload() -> None:
     np.append(np.flatnonzero(np.diff(np.arange(4))), np.bincount(np.zeros(1, dtype=np.uint8)))
 
 
-def _search(physical: Memory, placement: Placement) -> KernelTables:
+def _search(physical: Memory, placement: Placement, given: KernelFile | None) -> KernelTables:
     data = read_image(physical, placement)
-    return read_static(Image(data, placement.start, read_tables(data, placement.start)))
+    try:
+        return read_static(Image(data, placement.start, read_tables(data, placement.start)))
+    except BadInput:
+        if given is None:
+            raise
+    return read_with_file(data, placement, given)
 
 
 def _memory(physical: Memory, placement: Placement, tables: KernelTables) -> KernelMemory:
