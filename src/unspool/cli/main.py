@@ -14,6 +14,7 @@ from unspool.errors import UnspoolError
 
 COMMANDS = {
     "record": "record whole stacks of running programs",
+    "top": "show what runs now, made anew every second",
     "report": "where the time goes in a recording, and how complete that picture is",
     "query": "run SQL on a recording",
     "serve": "show recordings as a web page",

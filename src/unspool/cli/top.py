@@ -1,0 +1,132 @@
+"""Show what runs now: functions by the time they take, with the share of their stacks that is proved, and threads.
+
+The table is made anew every second from the samples of the last ten; + and - change that. Press ? for the keys, q to leave.
+Where stdout is no terminal, or with --once, one table is printed as text. Without -p it is the whole machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from unspool.cli.output import write_lines
+from unspool.cli.printable import printable
+from unspool.cli.record import FREQUENCY, frequency, numbers, seconds
+from unspool.errors import BadRequest, Unsupported
+from unspool.session.top import FunctionLine, LiveSource, Share, Table, once
+
+EXAMPLES = """examples:
+  unspool top                      the whole machine
+  unspool top -p 1234 -F 499       one process and its children, more often
+  unspool top --once -d 5 -n 20    twenty lines of text after five seconds
+"""
+
+ONCE_SECONDS = 5.0
+TOP = 30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("-a", "--all", "--all-cpus", action="store_true", dest="everything", help="every process (the default)")
+    parser.add_argument(
+        "-p", "--pid", type=numbers, action="extend", default=[], metavar="PID[,PID]", help="these processes and their children"
+    )
+    parser.add_argument(
+        *("-F", "--freq", "-r", "--rate"),
+        type=frequency,
+        default=FREQUENCY,
+        dest="frequency",
+        metavar="HZ",
+        help="samples a second and CPU (default 99)",
+    )
+    parser.add_argument("-d", "--duration", type=seconds, metavar="TIME", help="end after that long (default: no end; 5s with --once)")
+    parser.add_argument("--once", action="store_true", help="print one table as text")
+    parser.add_argument("-n", "--top", type=int, default=TOP, metavar="N", help=f"how many functions the text has (default {TOP})")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the table until the user leaves."""
+    from unspool.session.recording import Plan
+
+    if arguments.everything and arguments.pid:
+        raise BadRequest("-a shows every process, so -p has no place beside it", hint="Leave one of them out.")
+    plan = Plan(
+        Path(os.devnull), pids=tuple(arguments.pid), everything=not arguments.pid, frequency=arguments.frequency, seconds=arguments.duration
+    )
+    if arguments.once or not (sys.stdout.isatty() and sys.stdin.isatty()):
+        write_lines(lines(once(plan, arguments.duration or ONCE_SECONDS), max(arguments.top, 0)))
+        return 0
+    try:
+        from unspool.cli.top_screen import Top
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in {"textual", "rich"}:
+            raise
+        hint = "pip install 'unspool[tui]', or pip install textual; `unspool top --once` prints a table without it."
+        raise Unsupported("the package textual is not installed, and the screen is made with it", hint=hint) from None
+    source = LiveSource(plan)
+    try:
+        source.start()
+        Top(source, what=what(plan.pids), seconds=plan.seconds).run()
+    finally:
+        source.close()
+    if source.failed is not None:
+        raise source.failed
+    return 0
+
+
+def what(pids: tuple[int, ...]) -> str:
+    """What is watched, in words."""
+    if not pids:
+        return "the machine"
+    return f"process {pids[0]}" if len(pids) == 1 else f"{len(pids)} processes"
+
+
+def lines(table: Table, top: int) -> Iterator[str]:
+    """A table as text."""
+    total = table.total
+    yield f"{total.samples:,} samples in {table.seconds:.1f} s, {proof(total)}, {table.lost:,} lost"
+    if not total.samples:
+        yield "nothing of what was asked for ran on a CPU"
+        return
+    yield ""
+    yield "   self   total  reliable     cut  function"
+    for line in table.functions[:top]:
+        module = f"  ({printable(line.module)})" if line.module and "+0x" not in line.name else ""
+        yield f"{'  '.join(figures(line, total.samples))}  {printable(line.name)}{module}"
+    yield ""
+    yield "  share  reliable     cut      pid      tid  thread"
+    for thread in table.threads[: min(top, 10)]:
+        own = thread.total
+        shares = f"{percent(own.samples, total.samples)}  {percent(own.reliable, own.stacks):>8}  {percent(own.cut, own.stacks)}"
+        yield f"{shares}  {thread.pid:>7}  {thread.tid:>7}  {printable(named(thread.process, thread.thread))}"
+
+
+def figures(line: FunctionLine, samples: int) -> tuple[str, str, str, str]:
+    """A function's numbers: its share of the time itself and in all, and what is known of the stacks that it is on."""
+    total = line.total
+    reliable = f"{percent(total.reliable, total.stacks):>8}"
+    return percent(line.own, samples), percent(total.samples, samples), reliable, percent(total.cut, total.stacks)
+
+
+def named(process: str, thread: str) -> str:
+    """A thread's name with its process's, when they differ."""
+    return process if process == thread else f"{process}: {thread}"
+
+
+def proof(total: Share) -> str:
+    """What is known of the stacks, in words."""
+    if not total.stacks:
+        return "no user stacks"
+    return f"{percent(total.whole, total.stacks).strip()} whole, {percent(total.reliable, total.stacks).strip()} reliable"
+
+
+def percent(part: int, whole: int) -> str:
+    """A share in per cent, seven wide.
+
+    >>> percent(1, 3), percent(0, 0)
+    (' 33.3 %', '      -')
+    """
+    return f"{100 * part / whole:5.1f} %" if whole else f"{'-':>7}"
