@@ -79,7 +79,7 @@ class Windows:
         """Nothing yet."""
         self.dropped = 0
         self.counters: dict[str, int] = {}
-        self._processes: _Rows[tuple[int, int, str, str | None]] = _Rows()
+        self._processes: _Rows[tuple[int, int, str, str | None, str | None]] = _Rows()
         self._threads: _Rows[tuple[int, int, str]] = _Rows()
         self._modules: _Rows[tuple[str, str, ModuleKind]] = _Rows()
         self._frames: _Rows[FrameRow] = _Rows()
@@ -211,8 +211,8 @@ class _Builder:
 
     def _task(self, number: int) -> Task:
         process, tid, comm = self.source._threads[number]  # noqa: SLF001
-        pid, _, name, exe = self.source._processes[process]  # noqa: SLF001
-        return Task(pid, tid, name, comm, exe or "")
+        pid, _, name, exe, cgroup = self.source._processes[process]  # noqa: SLF001
+        return Task(pid, tid, name, comm, exe or "", cgroup or "")
 
     def _stacks(self, numbers: list[int]) -> tuple[Stacks, Ints]:
         import numpy as np
