@@ -93,12 +93,12 @@ class Windows:
         """Whether it is time to begin anew, so that a session of weeks does not fill the memory."""
         return len(self._stacks) > MOST_STACKS or len(self._frames) > MOST_FRAMES or len(self._threads) > MOST_THREADS
 
-    def process(
+    def process(  # noqa: PLR0913 (a row)
         self, pid: int, start_ns: int, comm: str, exe: str | None = None, parent: int | None = None, *, cgroup: str | None = None
     ) -> int:
-        """A program of a process; nobody here asks for its parent and its control group."""
-        del parent, cgroup
-        return self._processes.number((pid, start_ns, comm, exe))
+        """A program of a process; nobody here asks for its parent."""
+        del parent
+        return self._processes.number((pid, start_ns, comm, exe, cgroup))
 
     def exited(self, process: int, exit_ns: int) -> None:
         """Of no interest here."""
