@@ -65,8 +65,10 @@ mkfifo /tmp/fifo
 cat /tmp/fifo &
 sleep 100000 &
 stty -F /dev/ttyS1 raw -echo
-# Line by line, because a shell whose input is a terminal prompts and echoes.
-setsid sh -c 'echo GUEST-READY >/dev/console; while read -r line; do eval "$line" </dev/null; done' </dev/ttyS1 >/dev/ttyS1 2>&1 &
+# Line by line, because a shell whose input is a terminal prompts and echoes; each by a shell of its own, which an error may end.
+setsid sh -c 'echo GUEST-READY >/dev/console
+while :; do while read -r line; do sh -c "$line" </dev/null; done; echo SHELL-INPUT-ENDED >/dev/console; sleep 1; done' \
+  </dev/ttyS1 >/dev/ttyS1 2>&1 &
 while :; do sleep 1000; done
 """
 
@@ -108,7 +110,11 @@ def build(folder: Path, extra: dict[str, Path]) -> bytes:
         for file in folder.glob(f"modules/{module}.ko*"):
             data = file.read_bytes()
             archive.add(f"{module}.ko", stat.S_IFREG | 0o644, lzma.decompress(data) if file.suffix == ".xz" else data)
+    made = {".", "bin"}
     for name, file in extra.items():
+        for parent in [str(folder) for folder in reversed(Path(name.lstrip("/")).parents) if str(folder) not in made]:
+            archive.add(parent, stat.S_IFDIR | 0o755)
+            made.add(parent)
         archive.add(name.lstrip("/"), stat.S_IFREG | 0o755, file.read_bytes())
     return gzip.compress(archive.finished(), 6, mtime=0)
 
