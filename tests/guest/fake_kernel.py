@@ -29,7 +29,7 @@ MEMORY_STRUCTS = MemoryStructs(
     xol_vaddr=0, vm_start=0, vm_end=8, vm_flags=16, vm_pgoff=24, vm_file=32, range_node=(8, 15, 128, 16), arange_node=(8, 9, 80, 10),
     f_path=0, path_mnt=0, path_dentry=8, d_parent=0, d_name=8, d_unhashed=16, mount_mnt=32, mnt_root=0, mnt_parent=0, mnt_mountpoint=8,
     f_inode=16, i_ino=0, i_size=8, i_sb=16, i_mapping=24, s_dev=0, cache_head=0, node_shift=0, node_slots=(40, 64), page_size=64,
-    page_flags=0, page_index=8, page_mapping=16, uptodate=4,
+    page_flags=0, page_index=8, page_mapping=16, uptodate=4, counters=((152, 8),),
 )  # fmt: skip
 
 
@@ -53,10 +53,16 @@ class FakeKernel:
     base: int = 0xFFFF_FFFF_8100_0000
     end: int = 0xFFFF_FFFF_8200_0000
     btf: Btf | None = None
+    memory: KernelMemory = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        windows = (Window(DIRECT_MAP, DIRECT_MAP + len(self.ram.data), 0),)
-        self.memory = KernelMemory(PageTables(self.ram, 0), windows)
+        structs = len(self.ram.data) // PAGE * MEMORY_STRUCTS.page_size
+        self.used += structs
+        windows = (Window(DIRECT_MAP, DIRECT_MAP + len(self.ram.data), 0), Window(VMEMMAP, VMEMMAP + structs, PAGE))
+        # The kernel's own tables map the direct map, too: that is how a process's top table is found.
+        self.memory = KernelMemory(PageTables(self.ram, self.table() - DIRECT_MAP), windows)
+        self.labels["vmemmap_base"] = self.take(8)
+        self.put(self.labels["vmemmap_base"], VMEMMAP)
 
     def take(self, size: int, align: int = 256) -> int:
         self.used = -(-self.used // align) * align
@@ -73,8 +79,11 @@ class FakeKernel:
 
     def write(self, address: int, data: bytes) -> None:
         at = address - DIRECT_MAP
+        if address >= VMEMMAP:
+            at = address - VMEMMAP + PAGE
         self.ram.data[at : at + len(data)] = data
-        self.memory.forget()
+        if self.memory is not None:
+            self.memory.forget()
 
     def address(self, name: str) -> int | None:
         return self.labels.get(name)
@@ -109,6 +118,89 @@ class FakeKernel:
         self.link([address + at.tasks])
         self.link([signal + at.thread_head, address + at.thread_node])
         return address
+
+    def table(self) -> int:
+        """An empty page table."""
+        return self.take(PAGE, PAGE)
+
+    def map_page(self, top: int, address: int, page: int, *, rights: int = 7) -> None:
+        """Map a page of RAM (its kernel address) at the address in the tables under `top`."""
+        table = top
+        for level in (3, 2, 1):
+            place = table + 8 * (address >> 12 + 9 * level & 511)
+            entry = self.memory.word(place)
+            if not entry:
+                entry = self.table() - DIRECT_MAP | 7
+                self.put(place, entry)
+            table = (entry & ~0xFFF) + DIRECT_MAP
+        self.put(table + 8 * (address >> 12 & 511), page - DIRECT_MAP | rights)
+
+    def page(self, data: bytes) -> int:
+        """A page of RAM that holds the bytes."""
+        page = self.take(PAGE, PAGE)
+        self.write(page, data.ljust(PAGE, b"\0"))
+        return page
+
+    def struct_page(self, page: int) -> int:
+        """The address of the `struct page` of a page of RAM."""
+        return VMEMMAP + (page - DIRECT_MAP) // PAGE * MEMORY_STRUCTS.page_size
+
+    def cached(self, pages: int, index: int, data: bytes) -> int:
+        """A page with the bytes as the file with that `struct address_space` has it in the page cache; what the tree holds for it."""
+        folio = self.struct_page(self.page(data))
+        self.put(folio, MEMORY_STRUCTS.uptodate, index, pages)
+        return folio
+
+    def xa_node(self, shift: int, slots: dict[int, int]) -> int:
+        """A node of a tree: the entry that leads to it."""
+        node = self.take(40 + 64 * 8)
+        self.write(node, bytes([shift]))
+        for slot, entry in slots.items():
+            self.put(node + 40 + 8 * slot, entry)
+        return node | 2
+
+    def maple_node(self, kind: int, entries: list[tuple[int, int]]) -> int:
+        """A node of a maple tree: (last address, entry) of its slots; what leads to it."""
+        node = self.take(256)
+        _, pivots, slots_at, _ = MEMORY_STRUCTS.arange_node if kind == 3 else MEMORY_STRUCTS.range_node
+        for index, (last, entry) in enumerate(entries):
+            if index < pivots:
+                self.put(node + 8 + 8 * index, last)
+            self.put(node + slots_at + 8 * index, entry)
+        return node | kind << 3 | 6
+
+    def vma(self, start: int, end: int, *, flags: int = 1, page: int = 0, file: int = 0) -> int:
+        """A `struct vm_area_struct`."""
+        vma = self.take(64)
+        self.put(vma, start, end, flags, page, file)
+        return vma
+
+    def mount(self) -> int:
+        """The root of all mounts: the address of its `struct mount`; its root directory is `root_of` it."""
+        mount, root = self.take(64), self.dentry(b"/", 0)
+        self.put(root, root)
+        self.put(mount, mount, root)
+        self.put(mount + MEMORY_STRUCTS.mount_mnt, root)
+        return mount
+
+    def root_of(self, mount: int) -> int:
+        root = self.memory.word(mount + MEMORY_STRUCTS.mount_mnt)
+        assert root is not None
+        return root
+
+    def dentry(self, name: bytes, parent: int, *, deleted: bool = False) -> int:
+        dentry, text = self.take(64), self.take(len(name) + 1, 8)
+        self.write(text, name + b"\0")
+        self.put(dentry, parent, text, 0 if deleted else DIRECT_MAP)
+        return dentry
+
+    def file(self, mount: int, dentry: int, size: int, *, number: int = 7, device: int = 8 << 20 | 1) -> tuple[int, int]:
+        """A `struct file` and the `struct address_space` of its empty page cache."""
+        file, inode, block, pages = (self.take(64) for _ in range(4))
+        self.put(file, mount + MEMORY_STRUCTS.mount_mnt, dentry, inode)
+        self.put(inode, number, size, block, pages)
+        self.half(block, device)
+        return file, pages
 
     def link(self, nodes: list[int]) -> None:
         """Make the nodes one circular list."""

@@ -87,6 +87,19 @@ class PageTables:
             table = entry & _FRAME
         return None
 
+    def is_empty(self, address: int) -> bool:
+        """Whether the entry that ends the address's way is 0: nothing is there, and nothing was swapped out from there."""
+        table = self.root
+        for level in range(self.levels - 1, -1, -1):
+            entries = self._table(table) if self._canonical(address) else None
+            if entries is None:
+                return False
+            (entry,) = _ENTRY.unpack_from(entries, (address >> 12 + 9 * level & 511) * 8)
+            if not entry & _PRESENT or (level and entry & _LARGE):
+                return entry == 0
+            table = entry & _FRAME
+        return False
+
     def read(self, address: int, size: int) -> bytes | None:
         """`size` bytes at the virtual address, or None when any of them cannot be read or there are more than `MAX_READ`."""
         if not 0 <= size <= MAX_READ:

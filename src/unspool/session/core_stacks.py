@@ -13,7 +13,6 @@ from unspool.model.symbol import Named, Unnamed
 from unspool.session.naming import ModuleKey, Places
 from unspool.session.naming import Place as NamedPlace
 from unspool.session.stacks import NamedFrame, ProcessStacks, ThreadStack, refused
-from unspool.session.unwind_data import sections_of
 from unspool.session.walking import DEFAULT, Walking, walker
 from unspool.symbols.files import OpenFile, open_in_root
 from unspool.symbols.mapped_files import vdso
@@ -21,6 +20,7 @@ from unspool.symbols.reasons import Reason
 from unspool.symbols.symbolizer import Symbolizer
 from unspool.targets.coredump import CoreDump
 from unspool.targets.stopping import Refused
+from unspool.unwind.file_sections import sections_of
 from unspool.unwind.image import UnwindData, UnwindDataProvider
 
 

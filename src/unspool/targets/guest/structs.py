@@ -12,6 +12,8 @@ from unspool.errors import BadInput
 from unspool.formats.btf import Btf
 
 _THREAD_SIZE = 16 << 10
+# What changes when mappings do: their number, their pages by kind, and what the kernel itself counts changes by (6.13 on).
+_COUNTERS = ("map_count", "total_vm", "exec_vm", "data_vm", "stack_vm", "locked_vm", "mm_lock_seq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class MemoryStructs:
     saved_auxv: tuple[int, int]
     vdso: int
     vdso_image: int
+    counters: tuple[tuple[int, int], ...]
     xol_area: int | None
     xol_vaddr: int | None
     # struct vm_area_struct
@@ -148,6 +151,9 @@ class MemoryStructs:
             saved_auxv=(auxv.offset, auxv.size),
             vdso=mm.offset("context.vdso"),
             vdso_image=mm.offset("context.vdso_image"),
+            counters=tuple(
+                (member.offset, member.size) for name in _COUNTERS if (member := mm.find(name)) is not None and member.size <= 8
+            ),
             xol_area=_maybe(btf, "mm_struct", "uprobes_state.xol_area"),
             xol_vaddr=_maybe(btf, "xol_area", "vaddr"),
             vm_start=vma.offset("vm_start"),
