@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unspool.errors import BadInput
-from unspool.formats.kallsyms_tables import MAX_NAME, KernelSymbols, read_tables
+from unspool.formats.kallsyms_tables import MAX_NAME, KernelSymbols, _Budget, read_tables
 
 BASE = 0xFFFF_FFFF_A660_0000
 BEFORE = 0x1238
@@ -133,3 +133,10 @@ def test_any_bytes_are_refused(content: bytes) -> None:
 
 
 IMAGES = {age: image(age, count=300)[0] for age in Age}
+
+
+@pytest.mark.parametrize("budget", [{"names": 300}, {"tables": 0}])
+def test_bytes_made_to_look_like_many_tables_are_given_up(budget: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unspool.formats.kallsyms_tables._Budget", lambda: _Budget(**budget))
+    with pytest.raises(BadInput, match="too many tables"):
+        read_tables(IMAGES[Age.NEW], BASE)

@@ -33,6 +33,7 @@ from unspool.errors import BadInput
 from unspool.formats.btf import Btf
 from unspool.model.memory import Memory
 from unspool.targets.guest.kernel import GuestKernel, Unreadable, discover
+from unspool.targets.guest.kernel_cache import KernelCache
 from unspool.targets.guest.kernel_modules import MAX_MODULES, ModuleLayout
 from unspool.targets.guest.registers import VcpuState
 
@@ -213,3 +214,34 @@ def test_a_struct_whose_members_lie_beyond_its_end_is_refused(size: int) -> None
     content[at : at + 4] = pack("<I", size)
     with pytest.raises(BadInput):
         ModuleLayout.of(Btf(bytes(content)))
+
+
+def test_tables_of_modules_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was dropped is read again, and says the same."""
+    monkeypatch.setattr("unspool.targets.guest.kernel_modules._MAX_KEPT", 8)
+    guest = build(Shape(modules=("alpha", "beta", "gamma")))
+    kernel = discover(guest.ram, guest.state)
+    assert isinstance(kernel, GuestKernel)
+    before = [list(module.symbols or ()) for module in kernel.modules]
+    assert all(before)
+    assert before == [list(module.symbols or ()) for module in kernel.modules]
+    kept = kernel._module_reader
+    assert kept is not None
+    assert len(kept._kept) < len(kernel.modules)
+
+
+def test_kernels_are_kept_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unspool.targets.guest.kernel_cache.MAX_BYTES", 100)
+    guest, cache = build(), KernelCache()
+    assert isinstance(discover(guest.ram, guest.state, cache=cache), GuestKernel)
+    assert 0 == len(cache)
+
+
+def test_memory_that_runs_out_is_a_reason() -> None:
+    class Small:
+        def read(self, address: int, size: int) -> bytes | None:
+            if size > PAGE:
+                raise MemoryError
+            return GUESTS[0].ram.read(address, size)
+
+    assert "this process may hold" in str(ask_everything(Small(), GUESTS[0].state))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from unspool.errors import BadInput
@@ -61,6 +62,11 @@ class KernelSymbols:
         """How many symbols there are."""
         return len(self._addresses)
 
+    @property
+    def size(self) -> int:
+        """The bytes of memory that the table takes, about."""
+        return 12 * len(self._addresses) + len(self._text)
+
     def __iter__(self) -> Iterator[tuple[int, str, str]]:
         """Address, type letter and name of every symbol, by address."""
         for index, address in enumerate(self._addresses):
@@ -109,12 +115,13 @@ class KernelSymbols:
 def read_tables(image: bytes, start: int) -> KernelSymbols:
     """The symbols of a kernel whose image (from `start` on, an address that is a multiple of 8) is given; BadInput when there are none."""
     at, why = 0, BadInput("no token table", file=_FILE)
+    budget = _Budget()
     for _ in range(_CANDIDATES):
         at = image.find(_DIGITS, at)
         if at < 0:
             break
         try:
-            return _read_at(image, start, at)
+            return _read_at(image, start, at, budget)
         except BadInput as error:
             why = error
         at += len(_DIGITS)
@@ -137,9 +144,30 @@ class _Names(NamedTuple):
     end: int
 
 
-def _read_at(image: bytes, start: int, digits: int) -> KernelSymbols:
+@dataclass(slots=True)
+class _Budget:
+    """How much may still be tried: bytes made to look like many tables must not keep their reader busy."""
+
+    names: int = 4 * MAX_SYMBOLS
+    tables: int = 4
+
+    def walked(self, names: int) -> None:
+        """So many names were passed over."""
+        self.names -= names
+        if self.names < 0:
+            raise BadInput("too many tables that lead nowhere", file=_FILE)
+
+    def written_out(self) -> None:
+        """A whole table was written out."""
+        self.tables -= 1
+        if self.tables < 0:
+            raise BadInput("too many tables that contradict themselves", file=_FILE)
+
+
+def _read_at(image: bytes, start: int, digits: int, budget: _Budget) -> KernelSymbols:
     table = _token_table(image, digits)
-    for names in _names(image, table.start):
+    for names in _names(image, table.start, budget):
+        budget.written_out()
         text, starts = _expand(image, names, table)
         for addresses in _addresses(image, start, names, table):
             symbols = KernelSymbols(addresses.tobytes(), text, starts.tobytes())
@@ -177,7 +205,7 @@ def _offsets(tokens: list[bytes]) -> list[int]:
     return places
 
 
-def _names(image: bytes, table: int) -> Iterator[_Names]:
+def _names(image: bytes, table: int, budget: _Budget) -> Iterator[_Names]:
     """Every reading of the bytes before the token table as names with their markers; a whole kernel has one."""
     import numpy as np
 
@@ -192,10 +220,10 @@ def _names(image: bytes, table: int) -> Iterator[_Names]:
         lengths = stops[np.searchsorted(stops, firsts)] - firsts + 1
         for which in np.argsort(-lengths, kind="stable")[:_CANDIDATES].tolist():
             first, length = int(firsts[which]), int(lengths[which])
-            yield from _counted(image, low + first * 4, words[first : first + length].tolist())
+            yield from _counted(image, low + first * 4, words[first : first + length].tolist(), budget)
 
 
-def _counted(image: bytes, markers_at: int, markers: list[int]) -> Iterator[_Names]:
+def _counted(image: bytes, markers_at: int, markers: list[int], budget: _Budget) -> Iterator[_Names]:
     """The names before the markers: they follow their count, and each 256th stands where its marker says."""
     import numpy as np
 
@@ -209,33 +237,34 @@ def _counted(image: bytes, markers_at: int, markers: list[int]) -> Iterator[_Nam
     for which in np.flatnonzero(fitting).tolist()[: _CANDIDATES * 8]:
         at, count = low + 4 * which, int(counts[which])
         for names_at in (at + 8, at + 4):
-            places = _walk(image[names_at:markers_at], count, markers)
+            places = _walk(image, range(names_at, markers_at), count, markers, budget)
             if places is not None:
-                starts = np.array(places, dtype=np.uint32) + np.uint32(names_at)
+                starts = np.array(places, dtype=np.uint32)
                 yield _Names(at, starts[:-1], int(starts[-1]))
 
 
-def _walk(names: bytes, count: int, markers: list[int]) -> list[int] | None:
-    """Where each of `count` names begins and the last one ends, None when they do not lead from marker to marker and fill their place."""
+def _walk(image: bytes, area: range, count: int, markers: list[int], budget: _Budget) -> list[int] | None:
+    """Where each of `count` names begins and the last one ends, None when they do not lead from marker to marker and fill the area."""
     places: list[int] = []
-    at = 0
+    at = area.start
     try:
         for marker in markers[: -(-count // _GROUP)]:
-            if at != marker:
+            if at != area.start + marker:
                 return None
+            budget.walked(_GROUP)
             for _ in range(min(_GROUP, count - len(places))):
                 places.append(at)
-                length = names[at]
+                length = image[at]
                 if length & 0x80:
                     # Linux 6.1 on: a name of more than 127 tokens has a length of two bytes.
-                    length = (length & 0x7F | names[at + 1] << 7) + 1
+                    length = (length & 0x7F | image[at + 1] << 7) + 1
                 elif not length:
                     return None
                 at += length + 1
     except IndexError:
         return None
     places.append(at)
-    return places if len(places) == count + 1 and 0 <= len(names) - at < 8 else None
+    return places if len(places) == count + 1 and 0 <= area.stop - at < 8 else None
 
 
 def _expand(image: bytes, names: _Names, table: _TokenTable) -> tuple[bytes, NDArray[np.uint32]]:

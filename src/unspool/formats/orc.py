@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from unspool.errors import BadInput
 
-MAX_SIZE = 64 << 20
+MAX_ENTRIES = 4 << 20
+"""Ten times what Debian's kernels have."""
 ENTRY_SIZE = 6
 _ENTRY = Struct("<hhH")
 
@@ -150,7 +151,7 @@ class OrcTable:
         import numpy as np
 
         count = len(ips) // 4
-        if count == 0 or len(ips) > MAX_SIZE or len(entries) != count * ENTRY_SIZE or len(ips) % 4:
+        if not 0 < count <= MAX_ENTRIES or len(entries) != count * ENTRY_SIZE or len(ips) % 4:
             raise BadInput(f"{len(ips)} bytes of addresses for {len(entries)} bytes of entries", file="ORC table")
         # Each address is relative to its own place in the table.
         places = np.frombuffer(ips, dtype="<i4").astype(np.int64) + np.arange(count, dtype=np.int64) * 4
@@ -164,6 +165,11 @@ class OrcTable:
     def __len__(self) -> int:
         """How many entries there are."""
         return len(self._places)
+
+    @property
+    def size(self) -> int:
+        """The bytes of memory that the table takes, about."""
+        return 8 * len(self._places) + len(self._entries)
 
     @property
     def start(self) -> int:

@@ -15,7 +15,7 @@ from unspool.targets.guest.kernel_cache import KernelCache
 from unspool.targets.guest.kernel_files import KernelFile, read_with_file
 from unspool.targets.guest.kernel_image import Placement, Unreadable, place, read_image
 from unspool.targets.guest.kernel_memory import KernelMemory, Window
-from unspool.targets.guest.kernel_modules import GuestModule, ModuleLayout, read_modules
+from unspool.targets.guest.kernel_modules import GuestModule, ModuleLayout, ModuleReader, read_modules
 from unspool.targets.guest.kernel_tables import Image, KernelTables, read_static
 from unspool.targets.guest.registers import VcpuState
 
@@ -47,6 +47,8 @@ class GuestKernel:
         self._ranges: list[tuple[int, int, GuestModule | None]] = []
         self._starts: list[int] = []
         self._module_layout = self._layout()
+        encoding = None if tables.orc is None else tables.orc.encoding
+        self._module_reader = None if self._module_layout is None else ModuleReader(memory, self._module_layout, encoding)
         self._birthmark = self._read_birthmark()
         self.refresh()
 
@@ -182,14 +184,11 @@ class GuestKernel:
 
     def refresh(self) -> bool:
         """Read the list of modules again; whether it has changed."""
-        places = []
-        head = self.address("modules")
-        if head is not None and self._module_layout is not None:
-            places = read_modules(self.memory, head, self._module_layout)
-        known = {module.place: module for module in self.modules}
-        encoding = None if self.tables.orc is None else self.tables.orc.encoding
-        layout = self._module_layout
-        modules = tuple(known.get(entry) or GuestModule(entry, self.memory, layout, encoding) for entry in places if layout is not None)
+        head, layout, reader = self.address("modules"), self._module_layout, self._module_reader
+        modules: tuple[GuestModule, ...] = ()
+        if head is not None and layout is not None and reader is not None:
+            known = {module.place: module for module in self.modules}
+            modules = tuple(known.get(entry) or GuestModule(entry, reader) for entry in read_modules(self.memory, head, layout))
         changed = modules != self.modules
         self.modules = modules
         self._index()
@@ -250,6 +249,9 @@ def discover(
         return GuestKernel(tables, _memory(physical, placement, tables), placement.levels)
     except BadInput as error:
         return Unreadable(f"The guest's kernel could not be read: {error}.")
+    except MemoryError:
+        # Every table has a limit, but the process that reads them may be confined to less.
+        return Unreadable("The guest's kernel has larger tables than this process may hold.")
 
 
 def preload() -> None:

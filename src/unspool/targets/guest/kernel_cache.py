@@ -12,6 +12,8 @@ from unspool.targets.guest.kernel_image import Placement
 from unspool.targets.guest.kernel_tables import KernelTables
 
 MAX_KERNELS = 8
+MAX_BYTES = 256 << 20
+"""What all kept kernels may take, about; a Debian kernel takes 15 to 25 MiB."""
 
 
 class KernelCache:
@@ -39,7 +41,7 @@ class KernelCache:
             return
         self._kept[tables.build_id, tables.base] = tables
         self._kept.move_to_end((tables.build_id, tables.base))
-        while len(self._kept) > MAX_KERNELS:
+        while len(self._kept) > MAX_KERNELS or sum(entry.size for entry in self._kept.values()) > MAX_BYTES:
             self._kept.popitem(last=False)
 
 

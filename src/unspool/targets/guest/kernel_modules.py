@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
+from collections import OrderedDict
 from dataclasses import dataclass
-from functools import cached_property
 from struct import Struct
 
 from unspool.errors import BadInput
@@ -17,7 +17,9 @@ from unspool.targets.guest.kernel_memory import KernelMemory
 MAX_MODULES = 4096
 MAX_MODULE = 64 << 20
 """The largest module in bytes, and the largest of its tables."""
-_MAX_SYMBOLS = 1 << 18
+_MAX_SYMBOLS = 1 << 17
+# Symbols and unwind entries of all modules that are kept at a time; a guest may have few modules with many, or many with few.
+_MAX_KEPT = 2 << 20
 _MAX_STRINGS = 16 << 20
 _MAX_STRUCT = 16 << 10
 _NAME_SIZE = 56
@@ -71,15 +73,105 @@ class ModulePlace:
     end: int
 
 
-class GuestModule:
-    """One loaded module. Its names and unwind table are read out of the guest when they are first asked for."""
+@dataclass(frozen=True, slots=True)
+class ModuleTables:
+    """What is read of a module when it is first asked for; None what it has not, or what cannot be read."""
 
-    def __init__(self, place: ModulePlace, memory: KernelMemory, layout: ModuleLayout, encoding: OrcEncoding | None) -> None:
-        """Take the place; `encoding` is that of the kernel's own ORC table, None when it has none."""
-        self.place = place
+    symbols: KernelSymbols | None
+    orc: OrcTable | None
+
+    @property
+    def weight(self) -> int:
+        """How many entries that are."""
+        return 1 + len(self.symbols or ()) + len(self.orc or ())
+
+
+class ModuleReader:
+    """Reads modules of one kernel, and keeps what was read last, up to a limit."""
+
+    def __init__(self, memory: KernelMemory, layout: ModuleLayout, encoding: OrcEncoding | None) -> None:
+        """`encoding` is that of the kernel's own ORC table, None when it has none."""
         self._memory = memory
         self._layout = layout
         self._encoding = encoding
+        self._kept: OrderedDict[ModulePlace, ModuleTables] = OrderedDict()
+        self._weight = 0
+
+    def tables(self, place: ModulePlace) -> ModuleTables:
+        """The module's names and unwind table."""
+        found = self._kept.get(place)
+        if found is not None:
+            return found
+        found = self._kept[place] = ModuleTables(self._symbols(place), self._orc(place))
+        self._weight += found.weight
+        while self._weight > _MAX_KEPT and len(self._kept) > 1:
+            self._weight -= self._kept.popitem(last=False)[1].weight
+        return found
+
+    def _symbols(self, place: ModulePlace) -> KernelSymbols | None:
+        try:
+            return KernelSymbols.of(self._rows(place))
+        except BadInput:
+            return None
+
+    def _orc(self, place: ModulePlace) -> OrcTable | None:
+        if self._layout.orc is None or self._encoding is None:
+            return None
+        ip_field, entry_field, count_field = (place.struct + offset for offset in self._layout.orc)
+        ips_at, entries_at, count = self._memory.word(ip_field), self._memory.word(entry_field), self._memory.half(count_field)
+        if not ips_at or not entries_at or not count or count * ENTRY_SIZE > MAX_MODULE:
+            return None
+        ips, entries = self._memory.read(ips_at, count * 4), self._memory.read(entries_at, count * ENTRY_SIZE)
+        if ips is None or entries is None:
+            return None
+        try:
+            return OrcTable(ips, entries, self._encoding, ips_at)
+        except BadInput:
+            return None
+
+    def _rows(self, place: ModulePlace) -> list[tuple[int, str, str]]:
+        """Address, type letter and name of every symbol that has a name."""
+        fields = self._layout.symtab
+        if self._layout.kallsyms is None or fields is None:
+            raise BadInput("no symbols", file=place.name)
+        table = self._memory.word(place.struct + self._layout.kallsyms)
+        if not table:
+            raise BadInput("no symbols", file=place.name)
+        at, count, names_at, types_at = (self._memory.word(table + offset) for offset in fields)
+        count = (count or 0) & 0xFFFF_FFFF
+        if not at or not names_at or not 0 < count <= _MAX_SYMBOLS:
+            raise BadInput("no symbols", file=place.name)
+        rows = self._memory.read(at, count * _SYMBOL.size)
+        types = self._memory.read(types_at, count) if types_at else None
+        if rows is None:
+            raise BadInput("symbols that cannot be read", file=place.name)
+        names = self._strings(place, names_at, max(array("Q", rows)[0::3], key=lambda head: head & 0xFFFF_FFFF) & 0xFFFF_FFFF)
+        found = []
+        for index, (name_at, _, _, section, value, _) in enumerate(_SYMBOL.iter_unpack(rows)):
+            name = names[name_at : names.find(b"\0", name_at, name_at + MAX_NAME)]
+            if name and b"\n" not in name:
+                letter = chr(types[index]) if types is not None and 32 < types[index] < 127 else "t"
+                found.append((value if section else 0, letter, name.decode("utf-8", "replace")))
+        return found
+
+    def _strings(self, place: ModulePlace, address: int, last: int) -> bytes:
+        """The string table up to and with the string at offset `last`."""
+        if last > _MAX_STRINGS:
+            raise BadInput("names that are too long together", file=place.name)
+        known = self._memory.read(address, last)
+        final = self._memory.string(address + last, MAX_NAME)
+        if known is None or final is None:
+            raise BadInput("names that cannot be read", file=place.name)
+        return known + final + b"\0"
+
+
+class GuestModule:
+    """One loaded module. Its names and unwind table are read out of the guest when they are first asked for."""
+
+    def __init__(self, place: ModulePlace, reader: ModuleReader) -> None:
+        """Take the place, and what reads the rest."""
+        self.place = place
+        self._reader = reader
 
     @property
     def name(self) -> str:
@@ -96,65 +188,15 @@ class GuestModule:
         """The address behind its last byte."""
         return self.place.end
 
-    @cached_property
+    @property
     def symbols(self) -> KernelSymbols | None:
         """Its symbols, None when they cannot be read."""
-        try:
-            return KernelSymbols.of(self._rows())
-        except BadInput:
-            return None
+        return self._reader.tables(self.place).symbols
 
-    @cached_property
+    @property
     def orc(self) -> OrcTable | None:
         """Its unwind table, None when it has none or it cannot be read."""
-        if self._layout.orc is None or self._encoding is None:
-            return None
-        ip_field, entry_field, count_field = (self.place.struct + offset for offset in self._layout.orc)
-        ips_at, entries_at, count = self._memory.word(ip_field), self._memory.word(entry_field), self._memory.half(count_field)
-        if not ips_at or not entries_at or not count or count * ENTRY_SIZE > MAX_MODULE:
-            return None
-        ips, entries = self._memory.read(ips_at, count * 4), self._memory.read(entries_at, count * ENTRY_SIZE)
-        if ips is None or entries is None:
-            return None
-        try:
-            return OrcTable(ips, entries, self._encoding, ips_at)
-        except BadInput:
-            return None
-
-    def _rows(self) -> list[tuple[int, str, str]]:
-        """Address, type letter and name of every symbol that has a name."""
-        fields = self._layout.symtab
-        if self._layout.kallsyms is None or fields is None:
-            raise BadInput("no symbols", file=self.name)
-        table = self._memory.word(self.place.struct + self._layout.kallsyms)
-        if not table:
-            raise BadInput("no symbols", file=self.name)
-        at, count, names_at, types_at = (self._memory.word(table + offset) for offset in fields)
-        count = (count or 0) & 0xFFFF_FFFF
-        if not at or not names_at or not 0 < count <= _MAX_SYMBOLS:
-            raise BadInput("no symbols", file=self.name)
-        rows = self._memory.read(at, count * _SYMBOL.size)
-        types = self._memory.read(types_at, count) if types_at else None
-        if rows is None:
-            raise BadInput("symbols that cannot be read", file=self.name)
-        names = self._strings(names_at, max(array("Q", rows)[0::3], key=lambda head: head & 0xFFFF_FFFF) & 0xFFFF_FFFF)
-        found = []
-        for index, (name_at, _, _, section, value, _) in enumerate(_SYMBOL.iter_unpack(rows)):
-            name = names[name_at : names.find(b"\0", name_at, name_at + MAX_NAME)]
-            if name and b"\n" not in name:
-                letter = chr(types[index]) if types is not None and 32 < types[index] < 127 else "t"
-                found.append((value if section else 0, letter, name.decode("utf-8", "replace")))
-        return found
-
-    def _strings(self, address: int, last: int) -> bytes:
-        """The string table up to and with the string at offset `last`."""
-        if last > _MAX_STRINGS:
-            raise BadInput("names that are too long together", file=self.name)
-        known = self._memory.read(address, last)
-        final = self._memory.string(address + last, MAX_NAME)
-        if known is None or final is None:
-            raise BadInput("names that cannot be read", file=self.name)
-        return known + final + b"\0"
+        return self._reader.tables(self.place).orc
 
 
 def read_modules(memory: KernelMemory, head: int, layout: ModuleLayout) -> list[ModulePlace]:

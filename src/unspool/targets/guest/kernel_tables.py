@@ -46,6 +46,11 @@ class KernelTables:
     notes: bytes
     missing: tuple[str, ...]
 
+    @property
+    def size(self) -> int:
+        """The memory that these tables take, in bytes, about."""
+        return self.symbols.size + (self.btf.size if self.btf else 0) + (self.orc.size if self.orc else 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
