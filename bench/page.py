@@ -2,6 +2,7 @@
 
     .venv/bin/python bench/page.py [ROUNDS]
 
+`make bench` runs it too (`--only page`).
 First picture: from the visit until the flame graph is drawn (server, network, parsing and drawing; our server has read the recording
 before). speedscope gets counted stacks, the smallest file it reads. Frames a second: the wheel zooms in and out at every frame for three
 seconds. Both programs take turns, so that a busy machine hits both.
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import statistics
 import sys
 import tempfile
 import threading
@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from export.browser import chromium, wait_for  # noqa: E402 - the tests' own helpers
+from measure import Figure  # noqa: E402
 from selenium import webdriver  # noqa: E402
 from store.recordings import big  # noqa: E402
 from web.serving import Server, serving  # noqa: E402
@@ -68,6 +69,20 @@ def first(driver: webdriver.Chrome, address: str, drawn: str) -> float:
     return float(wait_for(driver, lambda found: found.execute_script(drawn)))  # type: ignore[arg-type]
 
 
+def figures(folder: Path, count: int) -> Iterator[Figure]:
+    """First picture and frames a second of both, from one recording in that folder."""
+    recording = big(folder / "big.unspool", samples=100_000, stacks=8_000, depth=40)
+    unspool(["export", str(recording), "-o", str(folder / "big.collapsedstack.txt")])
+    (folder / "speedscope").symlink_to(SPEEDSCOPE)
+    with serving(recording) as server, files(folder) as base, chromium(width=1400, height=800) as driver:
+        tree = server.view("tree")
+        boxes = f"{len(tree['parent']):,} boxes"
+        found = rounds(driver, server, f"{base}/speedscope/index.html#profileURL={base}/big.collapsedstack.txt", count)
+    pictures, frames = (("unspool first picture, ms", "speedscope first picture, ms"), ("unspool frames/s", "speedscope frames/s"))
+    yield Figure(f"page, first picture of {boxes}", "ms", *(found[name] for name in pictures), "speedscope, folded text", "<= 500 ms")
+    yield Figure("page, frames while zooming", "frames/s", *(found[name] for name in frames), "speedscope", ">= 30")
+
+
 def rounds(driver: webdriver.Chrome, server: Server, other: str, count: int) -> dict[str, list[float]]:
     """The figures of every round, by name."""
     driver.get(server.link)
@@ -81,19 +96,11 @@ def rounds(driver: webdriver.Chrome, server: Server, other: str, count: int) -> 
 
 
 def main() -> None:
-    """Print the median and the spread of each figure."""
+    """Print the figures."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        recording = big(folder / "big.unspool", samples=100_000, stacks=8_000, depth=40)
-        unspool(["export", str(recording), "-o", str(folder / "big.collapsedstack.txt")])
-        (folder / "speedscope").symlink_to(SPEEDSCOPE)
-        with serving(recording) as server, files(folder) as base, chromium(width=1400, height=800) as driver:
-            tree = server.view("tree")
-            print(f"{len(tree['parent']):,} boxes drawn from, {tree['left_out']:,} left out, {tree['total'][0]:,} samples")
-            figures = rounds(driver, server, f"{base}/speedscope/index.html#profileURL={base}/big.collapsedstack.txt", count)
-    for label, values in figures.items():
-        print(f"{label:<30} median {statistics.median(values):8.1f}   from {min(values):8.1f} to {max(values):8.1f}")
+        for figure in figures(Path(name), count):
+            print("  ".join(cell for cell in figure.cells() if cell))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """`make bench`: prints ratios against peers or limits, measured in one run, each with its spread.
 
-run.py [--rounds N] [--only TEXT] [--write FILE]
+run.py [--rounds N] [--only TEXT] [--write FILE]; with --only the other lines of FILE stay
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import exports
 import library
 from measure import UNSPOOL, Bench, Figure, bpf_stats, counters, query, running
 
@@ -143,6 +144,13 @@ def stack(bench: Bench, rounds: int) -> Iterator[Figure]:
     yield Figure("stack of one process", "ms", ours, peer, "eu-stack")
 
 
+def page(bench: Bench, rounds: int) -> Iterator[Figure]:
+    """The page's first picture and its frames a second, against speedscope in the same Chromium."""
+    from page import figures  # it needs a browser and its driver
+
+    yield from figures(bench.folder, rounds)
+
+
 PARTS: dict[str, Callable[[Bench, int], Iterator[Figure]]] = {
     "walk": walk,
     "python": python,
@@ -150,14 +158,18 @@ PARTS: dict[str, Callable[[Bench, int], Iterator[Figure]]] = {
     "start": start,
     "stack": stack,
     **library.PARTS,
+    **exports.PARTS,
+    "page": page,
 }
 
 
-def table(figures: list[Figure]) -> str:
-    """A Markdown table."""
+def table(figures: list[Figure], before: str = "") -> str:
+    """A Markdown table; lines of the table before that were not measured now stay, where they stood."""
     head = ["what", "Unspool", "peer or limit", "which", "ratio", "goal"]
-    rows = [head, ["---"] * len(head), *(figure.cells() for figure in figures)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    old = [[cell.strip() for cell in line.split("|")[1:-1]] for line in before.splitlines() if line.startswith("| ")][2:]
+    rows = {(row[0], row[3]): row for row in old if len(row) == len(head)}
+    rows |= {(cells[0], cells[3]): cells for cells in (figure.cells() for figure in figures)}
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows.values()]) + "\n"
 
 
 def main() -> int:
@@ -176,11 +188,12 @@ def main() -> int:
             for figure in part(bench, arguments.rounds):
                 figures.append(figure)
                 print("  ".join(cell for cell in figure.cells() if cell), flush=True)
-    text = f"Linux {os.uname().release}, {os.cpu_count()} CPUs, {arguments.rounds} rounds; median (lowest to highest).\n\n{table(figures)}"
     if arguments.write:
         marker = "<!-- figures: written by make bench -->\n"
-        page = arguments.write.read_text(encoding="utf-8")
-        arguments.write.write_text(page.split(marker)[0] + marker + text, encoding="utf-8")
+        text, _, old = arguments.write.read_text(encoding="utf-8").partition(marker)
+        machine = f"Linux {os.uname().release}, {os.cpu_count()} CPUs, {arguments.rounds} rounds; median (lowest to highest)."
+        lines = table(figures, old if arguments.only else "")
+        arguments.write.write_text(f"{text}{marker}{machine}\n\n{lines}", encoding="utf-8")
     return 0
 
 
