@@ -7,47 +7,19 @@ import http.client
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from web.live import BUSY, descriptors, names, page_of, recording, until
 from web.serving import PATIENCE, Server, running
 
 from unspool.store.load import load
 from unspool.store.reader import open_recording
 
 pytestmark = pytest.mark.live
-BUSY = "import sys\ndef spin_here():\n    return sum(range(2000))\nwhile True: spin_here()"
-
-
-@contextlib.contextmanager
-def busy() -> Iterator[int]:
-    """A program that keeps a CPU busy."""
-    with subprocess.Popen([sys.executable, "-c", BUSY]) as process:
-        try:
-            yield process.pid
-        finally:
-            process.kill()
-
-
-@contextlib.contextmanager
-def recording(output: Path, *options: str) -> Iterator[Server]:
-    """A live recording of such a program."""
-    with busy() as pid, running("record", "--live", "--no-open", "-o", str(output), *options, "-p", str(pid)) as (server, _):
-        yield server
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """What the condition gives once it holds."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
-    return found
 
 
 def counted(server: Server) -> int:
@@ -58,24 +30,6 @@ def grown(server: Server) -> int:
     """Samples, once there are more than there were."""
     before = counted(server)
     return int(until(lambda: (found := counted(server)) > before and found))
-
-
-def descriptors(pid: int, kind: str) -> int:
-    """How many open files of that kind a process has."""
-    found = 0
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            found += kind in str(entry.readlink())
-    return found
-
-
-def page_of(server: Server) -> int:
-    """The page's process: the recorder's child that listens."""
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    (found,) = [
-        int(pid) for pid in children if "Uid:\t65534" in Path(f"/proc/{pid}/status").read_text() and descriptors(int(pid), "socket:") >= 2
-    ]
-    return found
 
 
 @contextlib.contextmanager
@@ -97,13 +51,6 @@ def test_samples_and_names_come_while_it_is_recorded(tmp_path: Path) -> None:
             versions = [next(news)["version"] for _ in range(3)]
         assert sorted(versions) == versions
         assert {"live": True, "sampling": True, "finished": False}.items() <= server.view("live").items()
-
-
-def names(server: Server) -> set[str]:
-    """The functions that have names by now."""
-    found = server.view("functions")
-    pairs = zip(found["name"], found["module"], strict=True)
-    return {name for name, module in pairs if module and "+0x" not in name and name != "[unknown]"}
 
 
 def test_stop_takes_the_sampler_off_the_kernel_and_start_puts_it_back(tmp_path: Path) -> None:

@@ -30,11 +30,26 @@ export type Choices = Record<string, [string, number][]>;
 
 export type Parameters = [string, string][];
 
+// How many questions are unanswered, and what is to be done when none is.
+let open = 0;
+const idle = new Set<() => void>();
+export const waiting = () => open > 0;
+export const onIdle = (done: () => void) => { idle.add(done); };
+
 export async function ask<T>(view: string, parameters: Parameters, signal?: AbortSignal): Promise<T> {
-  const answer = await fetch(`/api/${view}?${new URLSearchParams(parameters)}`, { signal, headers: { accept: "application/json" } });
-  if (answer.ok) return (await answer.json()) as T;
-  if (answer.status === 401) throw new Error("The server does not know this browser any more: open the address that it printed.");
-  const text = await answer.text();
+  open++;
+  try {
+    return await answer<T>(view, parameters, signal);
+  } finally {
+    if (!--open) for (const done of idle) done();
+  }
+}
+
+async function answer<T>(view: string, parameters: Parameters, signal?: AbortSignal): Promise<T> {
+  const found = await fetch(`/api/${view}?${new URLSearchParams(parameters)}`, { signal, headers: { accept: "application/json" } });
+  if (found.ok) return (await found.json()) as T;
+  if (found.status === 401) throw new Error("The server does not know this browser any more: open the address that it printed.");
+  const text = await found.text();
   let message = text;
   try { message = (JSON.parse(text) as { error: string }).error; } catch { /* plain text */ }
   throw new Error(message);

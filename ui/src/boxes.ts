@@ -73,6 +73,32 @@ export class Boxes {
     }
   }
 
+  // The box that is called as a box of another tree is, or its nearest caller that is here.
+  same(other: Boxes, box: number): number {
+    const way: number[] = [];
+    for (let at = box; at > 0; at = other.parent[at]!) way.unshift(at);
+    let found = 0;
+    for (const at of way) {
+      const next = this.child(found, other.name(at), other.module(at), other.kind(at));
+      if (next < 0) break;
+      found = next;
+    }
+    return found;
+  }
+
+  // The box that a box calls by that name; an address that got its name meanwhile is the widest one in its file.
+  private child(box: number, name: string, module: string, kind: string): number {
+    const level = this.depth[box]! + 1;
+    let widest = -1;
+    if (level >= this.rows) return -1;
+    for (let at = this.firstAt(level, this.left[box]!); at < this.levels[level + 1]! && this.parent[at] === box; at++) {
+      if (this.module(at) !== module) continue;
+      if (this.name(at) === name && this.kind(at) === kind) return at;
+      if (widest < 0 || this.total[at]! > this.total[widest]!) widest = at;
+    }
+    return /\+0x[0-9a-f]+$/.test(name) ? widest : -1;
+  }
+
   // The nearest caller of a box that also holds another one.
   common(box: number, other: number): number {
     let at = other;

@@ -24,7 +24,7 @@ export function ChartView({ state, onMatches }: { state: State; onMatches: (text
         {data.left_out_samples ? <strong>{count(data.left_out_samples)} later samples are not drawn: choose a shorter time</strong> : null}
       </div>
       {data.samples ? <Flame data={data} search={state.get("search")} flip={false} focus={Number(state.get("focus", "0"))} label="Flame chart" unit="µs" onMatches={onMatches}
-        onFocus={(box) => change({ focus: box ? String(box) : null })} onPick={pickFunction} /> : <p class="wait">This thread has no sample that passes the filters.</p>}
+        onFocus={(box, moved) => change({ focus: box ? String(box) : null }, !moved)} onPick={pickFunction} /> : <p class="wait">This thread has no sample that passes the filters.</p>}
     </>
   );
 }

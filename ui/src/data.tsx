@@ -1,21 +1,23 @@
 // What a component shows of the server: the last answer stays on the screen until the next one is there.
 import { useEffect, useState } from "preact/hooks";
 import { type Parameters, ask } from "./api";
+import { useVersion } from "./live";
 
 export interface Loaded<T> { data: T | null; error: string; loading: boolean }
 
 export function useData<T>(view: string, parameters: Parameters): Loaded<T> {
   const [loaded, set] = useState<Loaded<T>>({ data: null, error: "", loading: true });
+  const version = useVersion();
   const key = `${view}?${new URLSearchParams(parameters)}`;
   useEffect(() => {
     const stop = new AbortController();
-    set((before) => ({ ...before, loading: true }));
+    set((before) => (before.loading ? before : { ...before, loading: true }));
     ask<T>(view, parameters, stop.signal).then(
       (data) => set({ data, error: "", loading: false }),
       (error: Error) => { if (!stop.signal.aborted) set({ data: null, error: error.message, loading: false }); },
     );
     return () => stop.abort();
-  }, [key]);
+  }, [key, version]);
   return loaded;
 }
 

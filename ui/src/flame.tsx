@@ -8,7 +8,7 @@ import { count, file, matcher, percent, points } from "./words";
 
 export interface FlameProperties {
   data: TreeData; search: string; flip: boolean; focus: number; label: string; unit: string; whole?: number;
-  onFocus: (box: number) => void; onMatches?: (text: string) => void; onPick?: (name: string, module: string) => void;
+  onFocus: (box: number, moved?: boolean) => void; onMatches?: (text: string) => void; onPick?: (name: string, module: string) => void;
 }
 
 // What the mouse and the keys change between two drawings of Preact.
@@ -23,6 +23,16 @@ class Picture {
     this.from = this.boxes.left[this.focus]!;
     this.to = this.from + this.boxes.total[this.focus]!;
     this.draw();
+  }
+  // Shows the part of its box that an earlier picture showed, with the same box under the keys.
+  keep(before: Picture): void {
+    this.cursor = before.cursor > 0 ? this.boxes.same(before.boxes, before.cursor) : before.cursor;
+    const was = before.boxes.total[before.focus]!, is = this.boxes.total[this.focus]!, left = before.boxes.left[before.focus]!;
+    if (!was || !is) return;
+    const from = (before.from - left) / was, to = (before.to - left) / was;
+    if (from === 0 && to === 1) return;
+    this.from = Math.max(0, this.boxes.left[this.focus]! + from * is);
+    this.to = Math.min(this.boxes.whole, this.boxes.left[this.focus]! + to * is);
   }
   seen(): Window {
     return { from: this.from, to: this.to, width: this.view.clientWidth, height: this.view.clientHeight, scroll: this.view.scrollTop, flip: this.flip, dark: isDark(), hover: this.hover, cursor: this.cursor, focus: this.focus };
@@ -99,16 +109,22 @@ export function describe(boxes: Boxes, box: number, unit: string, all?: number):
 }
 
 export function Flame(properties: FlameProperties) {
-  const { data, search, flip, focus } = properties;
+  const { data, search, flip } = properties;
   const boxes = useMemo(() => new Boxes(data), [data]);
+  const focus = useCarried(boxes, properties.focus);
   const latest = useRef(properties);
   latest.current = properties;
   const view = useRef<HTMLDivElement>(null), canvas = useRef<HTMLCanvasElement>(null), spacer = useRef<HTMLDivElement>(null);
   const tip = useRef<HTMLDivElement>(null), detail = useRef<HTMLOutputElement>(null), picture = useRef<Picture | null>(null);
 
   useEffect(() => {
-    const made = (picture.current = new Picture(boxes, view.current!, canvas.current!, spacer.current!, latest.current.flip, latest.current.focus));
+    const before = picture.current;
+    const made = (picture.current = new Picture(boxes, view.current!, canvas.current!, spacer.current!, latest.current.flip, focus));
+    if (before) made.keep(before);
+    // Flames upwards stand on the lower edge.
+    const below = made.view.scrollHeight - made.view.scrollTop;
     made.size();
+    if (latest.current.flip) made.view.scrollTop = made.view.scrollHeight - below;
     const resized = new ResizeObserver(() => made.size());
     resized.observe(view.current!);
     const forget = onTheme(() => made.draw());
@@ -127,10 +143,12 @@ export function Flame(properties: FlameProperties) {
     made.flip = flip;
     made.view.scrollTop = flip ? made.view.scrollHeight : 0;
     made.draw();
-  }, [boxes, flip]);
+  }, [flip]);
 
   useEffect(() => {
-    picture.current!.show(focus);
+    // Another picture of the same box keeps what is seen of it.
+    if (picture.current!.focus !== focus) picture.current!.show(focus);
+    if (focus !== properties.focus) properties.onFocus(focus, true);
     say(focus > 0 && focus < boxes.count ? focus : -1);
   }, [boxes, focus]);
 
@@ -189,6 +207,14 @@ export function Flame(properties: FlameProperties) {
       <div class="tip" ref={tip} hidden />
     </section>
   );
+}
+
+// The box that is zoomed to, also in the next picture of a recording that grows, where it has another number.
+function useCarried(boxes: Boxes, given: number): number {
+  const last = useRef({ boxes, given, focus: given });
+  if (last.current.given !== given) last.current = { boxes, given, focus: given === last.current.focus ? last.current.focus : given };
+  if (last.current.boxes !== boxes) last.current = { boxes, given, focus: last.current.focus > 0 ? boxes.same(last.current.boxes, last.current.focus) : 0 };
+  return last.current.focus;
 }
 
 const area_width = (made: Picture) => made.view.clientWidth || 1;

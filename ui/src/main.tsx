@@ -9,6 +9,7 @@ import { Filters } from "./filters";
 import { Flame } from "./flame";
 import { FunctionTable, Sandwich, pickFunction } from "./functions";
 import { Help } from "./help";
+import { LiveBar, begin, isLive } from "./live";
 import { KINDS } from "./palette";
 import { QualityView } from "./quality";
 import { type State, type View, change, state as now, useAppState } from "./state";
@@ -42,6 +43,7 @@ function App() {
           {all.length > 1 ? <select aria-label="Recording" value={state.file} onChange={(event) => change({ file: event.currentTarget.value, focus: null })}>{all.map((each, index) => <option key={index} value={String(index)}>{each.name}</option>)}</select> : null}
           <span class="soft">{one.hostname ? `${one.hostname}, Linux ${one.kernel} ${one.arch}, ${one.cpus} CPUs` : one.name}{one.guests.length ? `; guests ${some(one.guests)}` : ""}</span>
           <span class="grow" />
+          <LiveBar />
           <button type="button" title="?" onClick={() => setHelp(true)}>Keys</button>
           <button type="button" id="theme" onClick={toggleTheme}>Dark / light</button>
         </div>
@@ -72,7 +74,7 @@ function Facts({ one, chosen, filtered }: { one: Summary; chosen: Summary | null
   const seen = chosen ?? one, stacks = seen.samples - seen.none;
   return (
     <div class="line" id="facts">
-      <span id="summary">{count(seen.samples)} samples{filtered ? ` of ${count(one.samples)}` : ""} in {one.duration_s.toFixed(1)} s, {count(one.lost)} lost{one.finished ? "" : "; not finished: the recorder still runs or was killed"}</span>
+      <span id="summary">{count(seen.samples)} samples{filtered ? ` of ${count(one.samples)}` : ""} in {one.duration_s.toFixed(1)} s, {count(one.lost)} lost{one.finished || isLive() ? "" : "; not finished: the recorder still runs or was killed"}</span>
       <button type="button" class="link" title="Data quality" onClick={() => change({ view: "quality", focus: null })}>
         ✓ {percent(seen.verdicts["reliable"] ?? 0, stacks, 1)} reliable, {percent(seen.whole, stacks, 1)} whole, ✂ {percent(seen.cut, stacks, 1)} cut
       </button>
@@ -104,7 +106,7 @@ function FlameView({ state, guests, onMatches }: { state: State; guests: boolean
         {data?.left_out ? <span class="soft">{count(data.left_out)} smaller boxes are left out</span> : null}
       </div>
       {data ? data.total[0] ? <Flame data={data} search={state.get("search")} flip={state.get("flip") === "1"} focus={Number(state.get("focus", "0"))} label="Flame graph" unit="samples"
-        onFocus={(box) => change({ focus: box ? String(box) : null })} onMatches={onMatches} onPick={pickFunction} /> : <p class="wait">No sample passes the filters.</p> : <Wait of={loaded} />}
+        onFocus={(box, moved) => change({ focus: box ? String(box) : null }, !moved)} onMatches={onMatches} onPick={pickFunction} /> : <p class="wait">No sample passes the filters.</p> : <Wait of={loaded} />}
     </>
   );
 }
@@ -156,4 +158,5 @@ function keys(event: KeyboardEvent, search: HTMLInputElement | null, help: () =>
   }
 }
 
-render(<App />, document.getElementById("app")!);
+// Whether it grows is known before the first view is asked for.
+void begin().catch(() => undefined).then(() => render(<App />, document.getElementById("app")!));

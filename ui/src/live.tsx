@@ -1,0 +1,85 @@
+// A recording that grows: the server says when there is something new, and the page asks for its view again, no faster than it is answered.
+import { useEffect, useState } from "preact/hooks";
+import { ask, onIdle, waiting } from "./api";
+
+export interface Status { live: boolean; version: number; samples: number; recorded_s: number; sampling: boolean; finished: boolean }
+
+let status: Status | null = null, shown = 0, held = false, gone: "" | "ended" | "refused" = "", since = 0, timer = 0;
+const listeners = new Set<() => void>();
+const tell = () => { for (const one of listeners) one(); };
+
+// The version that the page shows: part of what every view is asked with.
+export function useVersion(): number {
+  useChange();
+  return shown;
+}
+
+function useChange(): void {
+  const [, redraw] = useState(0);
+  useEffect(() => {
+    const changed = () => redraw((count) => count + 1);
+    listeners.add(changed);
+    return () => { listeners.delete(changed); };
+  }, []);
+}
+
+// The next picture is asked for when the last one is there, and after a pause as long as that took: half the server's time is left to others.
+function follow(): void {
+  if (!status || held || document.hidden || status.version === shown || waiting() || timer) return;
+  const took = Math.max(0, lastIdle - since);
+  timer = window.setTimeout(() => {
+    timer = 0;
+    if (!status || held || waiting()) return;
+    shown = status.version;
+    since = performance.now();
+    tell();
+  }, Math.max(0, lastIdle + took - performance.now()));
+}
+
+let lastIdle = 0;
+onIdle(() => { lastIdle = performance.now(); follow(); });
+document.addEventListener("visibilitychange", follow);
+
+export async function begin(): Promise<void> {
+  const first = await ask<Status>("live", []);
+  shown = first.version;
+  if (!first.live) return;
+  status = first;
+  tell();
+  const news = new EventSource("/api/events");
+  news.onmessage = (event) => { status = JSON.parse(event.data as string) as Status; gone = ""; tell(); follow(); };
+  // The browser tries again by itself; without a recorder there is nobody to answer.
+  news.onerror = () => { gone = news.readyState === EventSource.CLOSED ? "refused" : "ended"; tell(); };
+}
+
+function hold(on: boolean): void {
+  held = on;
+  tell();
+  follow();
+}
+
+async function say(word: "start" | "stop"): Promise<void> {
+  await fetch(`/api/${word}`, { method: "POST" });
+}
+
+function words(now: Status): string {
+  if (gone === "refused") return "■ no news: too many pages are open; reload this one to see what is new";
+  if (gone) return now.finished ? "■ finished; the page's server has ended" : "■ the recorder has ended; this is the last picture";
+  return now.finished ? "■ finished" : now.sampling ? "● sampling" : "‖ sampling is stopped";
+}
+
+// What stands in the page's head while it is recorded; nothing for a recording that is a file.
+export function LiveBar() {
+  useChange();
+  if (!status) return null;
+  const now = status, running = !now.finished && !gone;
+  return (
+    <span class="live" id="live" data-version={shown} data-samples={now.samples} data-held={held ? "1" : "0"} data-sampling={running && now.sampling ? "1" : "0"}>
+      <output class={running && now.sampling ? "on" : ""}>{words(now)}, {Math.floor(now.recorded_s)} s</output>
+      {running ? <button type="button" id="sampling" onClick={() => void say(now.sampling ? "stop" : "start")}>{now.sampling ? "Stop sampling" : "Start sampling"}</button> : null}
+      {running ? <label><input type="checkbox" id="hold" checked={held} onChange={(event) => hold(event.currentTarget.checked)} /> hold the picture</label> : null}
+    </span>
+  );
+}
+
+export const isLive = () => status !== null;
