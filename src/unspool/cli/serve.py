@@ -16,7 +16,7 @@ from unspool.cli import page
 EXAMPLES = """examples:
   unspool serve host.unspool                       open it in the browser
   unspool serve before.unspool after.unspool       and what changed from one to the other
-  unspool serve --no-open --port 8080 host.unspool for `ssh -L 8080:localhost:8080`
+  unspool serve --no-open --port 8080 host.unspool  for `ssh -L 8080:localhost:8080`
 """
 
 

@@ -93,7 +93,7 @@ class Windows:
         """Whether it is time to begin anew, so that a session of weeks does not fill the memory."""
         return len(self._stacks) > MOST_STACKS or len(self._frames) > MOST_FRAMES or len(self._threads) > MOST_THREADS
 
-    def process(  # noqa: PLR0913 (a row)
+    def process(
         self, pid: int, start_ns: int, comm: str, exe: str | None = None, parent: int | None = None, *, cgroup: str | None = None
     ) -> int:
         """A program of a process; nobody here asks for its parent."""
