@@ -96,7 +96,7 @@ class PageTables:
                 return False
             (entry,) = _ENTRY.unpack_from(entries, (address >> 12 + 9 * level & 511) * 8)
             if not entry & _PRESENT or (level and entry & _LARGE):
-                return entry == 0
+                return not entry
             table = entry & _FRAME
         return False
 
