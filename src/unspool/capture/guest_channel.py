@@ -75,7 +75,6 @@ class Channel:
             raise Closed("a message is too long")
         head = _HEAD.pack(kind, len(descriptors), len(body))
         try:
-            self._socket.settimeout(None)
             if descriptors:
                 # They ride on the head alone, so that a long body cannot part them from it.
                 socket.send_fds(self._socket, [head], list(descriptors))
@@ -125,7 +124,6 @@ class Channel:
 
     def _fill(self) -> None:
         try:
-            self._socket.settimeout(None)
             piece, descriptors, _, _ = socket.recv_fds(self._socket, _PIECE, _MAX_FDS)
         except OSError as error:
             raise Closed(str(error)) from error

@@ -35,6 +35,8 @@ DISCOVER_SECONDS = 60.0
 REQUEST_SECONDS = 20.0
 RETRY_SECONDS = 0.25
 """How long to wait before a kernel that was not found is looked for again."""
+REFRESH_SECONDS = 1.0
+"""How often the list of the guest's kernel modules is read again."""
 MAX_DEATHS = 5
 """How often a decoder is started again."""
 MAX_NAMED = 1_000_000
@@ -99,6 +101,7 @@ class GuestSampler:
         self._unnamed: set[int] = set()
         self._files = FileQueue()
         self._retry_at = 0.0
+        self._refresh_at = 0.0
         self._turn = 0
 
     def run(self, wait: Callable[[float], bool]) -> str:
@@ -165,12 +168,12 @@ class GuestSampler:
         with contextlib.ExitStack() as holds:
             # Called last, when everything was let go.
             for vcpu in vcpus:
-                started = time.monotonic()
                 state = holds.enter_context(self.source.hold(vcpu))
                 if isinstance(state, Refused):
                     self._refused(state)
                     continue
-                begun = begun or started
+                # From here on it stands still for us; before, it may have waited for its turn on a CPU.
+                begun = begun or time.monotonic()
                 time_ns = time.monotonic_ns()
                 try:
                     decoder.begin({"op": "sample", "state": state_to_wire(state), "vcpu": vcpu})
@@ -244,6 +247,8 @@ class GuestSampler:
         self._kernel = found
         self.generation += 1
         self.outlet.kernel(self.generation, found)
+        # What is done for the first time takes long: not while the guest is held. The answer is of no moment, and is thrown away.
+        decoder.ask({"op": "warm", "state": state_to_wire(state)}, REQUEST_SECONDS)
 
     def _any_state(self) -> VcpuState | None:
         for vcpu in self.source.vcpus:
@@ -289,10 +294,18 @@ class GuestSampler:
         if self._kernel is None or time.monotonic() >= due:
             return False
         try:
-            return self._name_some() or self._fetch_some()
+            return self._refresh() or self._name_some() or self._fetch_some()
         except (DecoderDied, BadAnswer) as error:
             self._decoder_died(str(error))
             return False
+
+    def _refresh(self) -> bool:
+        """Have the list of kernel modules read again."""
+        if time.monotonic() < self._refresh_at:
+            return False
+        self._refresh_at = time.monotonic() + REFRESH_SECONDS
+        self._running_decoder().ask({"op": "refresh"}, REQUEST_SECONDS)
+        return True
 
     def _name_some(self) -> bool:
         if not self._unnamed:

@@ -12,7 +12,7 @@ from unspool.model.stack import Stack
 from unspool.model.thread import Thread
 from unspool.model.verdict import Judgement, Stop, Verdict
 from unspool.targets.guest.kernel import GuestKernel
-from unspool.targets.guest.page_cache import FileMemory
+from unspool.targets.guest.page_cache import FileMemory, GuestFile
 from unspool.targets.guest.registers import VcpuState
 from unspool.targets.guest.structs import MemoryStructs, TaskStructs
 from unspool.targets.guest.tasks import Task
@@ -44,6 +44,7 @@ class GuestUsers:
             raise BadInput("no type information", file="BTF")
         self.users = Users(kernel, MemoryStructs.of(kernel.btf), thread_size=structs.thread_size)
         self._unwinders: dict[int, tuple[Process, Unwinder]] = {}
+        self._sections: dict[tuple[GuestFile, int, int], Sequence[UnwindData]] = {}
 
     def forget(self) -> None:
         """Drop the memory that was read, because the guest has run since."""
@@ -109,10 +110,18 @@ class GuestUsers:
             file = process.file(mapping)
             if file is None:
                 return ()
-            try:
-                return list(sections_of(Elf(FileMemory(self.users.cache, file), file=file.path), mapping))
-            except BadInput:
-                return ()
+            key = (file, mapping.start, mapping.offset)
+            if key not in self._sections:
+                if len(self._sections) >= _MAX_UNWINDERS:
+                    self._sections.clear()
+                try:
+                    found = list(sections_of(Elf(FileMemory(self.users.cache, file), file=file.path), mapping))
+                except BadInput:
+                    # Perhaps not all of it is in memory yet.
+                    return ()
+                # The same objects for every process: what they say is worked out once (`unwind.image`).
+                self._sections[key] = found
+            return self._sections[key]
 
         return provide
 

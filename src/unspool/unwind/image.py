@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Literal
 
 from unspool.errors import BadInput
 from unspool.formats.dwarf import Fde, FrameSection, SearchTable
@@ -190,6 +191,12 @@ class Images:
         return self._provided[mapping.start]
 
     def _list(self, data: UnwindData) -> Listed:
-        memory = Bytes(data.address, data.data)
-        end = data.address + len(data.data)
-        return Listed(FrameSection(memory, data.address, end, kind=data.kind, byte_order=self._arch.byte_order), data.bias)
+        return _listed(data, self._arch.byte_order)
+
+
+@lru_cache(maxsize=8)
+def _listed(data: UnwindData, byte_order: Literal["little", "big"]) -> Listed:
+    """The FDEs of the section, which is read once for all processes that have the file at the same place."""
+    memory = Bytes(data.address, data.data)
+    end = data.address + len(data.data)
+    return Listed(FrameSection(memory, data.address, end, kind=data.kind, byte_order=byte_order), data.bias)
