@@ -19,7 +19,7 @@ THREAD_SIZE = 16 << 10
 
 TASK_STRUCTS = TaskStructs(
     thread_size=THREAD_SIZE, stack=8, sp=16, fs_base=24, state=32, exit_state=36, flags=40, pid=44, tgid=48, comm=52, mm=72, signal=80,
-    tasks=88, thread_node=104, thread_head=8, on_cpu=120, switches=(128, 136), current=("current_task", 0),
+    tasks=88, thread_node=104, thread_head=8, on_cpu=(120, 4), switches=(128, 136), current=("current_task", 0),
     irq_stack=("hardirq_stack_ptr", 0), exception_stacks=((4096, 8192),), entry_stack=(4096, 4096), entry_area=0x10000,
 )  # fmt: skip
 TASK_SIZE = 256

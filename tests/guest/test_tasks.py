@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from guest.fake_kernel import DIRECT_MAP, TASK_SIZE, TASK_STRUCTS, THREAD_SIZE, FakeKernel
@@ -100,12 +101,21 @@ def test_saved_registers_that_lie_off_the_stack_are_none(kernel: FakeKernel, sp:
 def test_a_task_on_a_cpu_or_without_a_stack_does_not_sleep(kernel: FakeKernel) -> None:
     tasks = Tasks(kernel, TASK_STRUCTS)
     busy, gone = kernel.task(7), kernel.task(8)
-    kernel.half(busy + TASK_STRUCTS.on_cpu, 1)
+    kernel.half(busy + 120, 1)
     kernel.put(gone + TASK_STRUCTS.stack, 0)
     for address in (busy, gone):
         task = tasks.task(address)
         assert task is not None
         assert tasks.sleeping(task, snapshot=True) is None
+
+
+def test_the_neighbours_of_a_byte_do_not_count(kernel: FakeKernel) -> None:
+    """Since Linux 7 the member is a byte, and others follow it."""
+    address = kernel.task(7)
+    kernel.half(address + 120, 0xFFFFFF00)
+    task = Tasks(kernel, replace(TASK_STRUCTS, on_cpu=(120, 1))).task(address)
+    assert task is not None
+    assert not task.on_cpu
 
 
 def test_a_stamp_changes_when_the_task_has_run(kernel: FakeKernel) -> None:

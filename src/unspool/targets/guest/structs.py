@@ -20,8 +20,8 @@ _COUNTERS = ("map_count", "total_vm", "exec_vm", "data_vm", "stack_vm", "locked_
 class TaskStructs:
     """`struct task_struct` and what belongs to a CPU. None: this kernel has no such member.
 
-    `current` and `irq_stack` are the name of a per-CPU variable and an offset in it; `exception_stacks` are (offset, size) in
-    `struct cea_exception_stacks`, `entry_stack` is (offset, size) in `struct cpu_entry_area`, whose size is `entry_area`.
+    `current` and `irq_stack` are the name of a per-CPU variable and an offset in it; `on_cpu` is (offset, size); `exception_stacks` are
+    (offset, size) in `struct cea_exception_stacks`, `entry_stack` in `struct cpu_entry_area`, whose size is `entry_area`.
     """
 
     thread_size: int
@@ -39,7 +39,7 @@ class TaskStructs:
     tasks: int
     thread_node: int
     thread_head: int
-    on_cpu: int | None
+    on_cpu: tuple[int, int] | None
     switches: tuple[int, int] | None
     current: tuple[str, int]
     irq_stack: tuple[str, int]
@@ -69,7 +69,7 @@ class TaskStructs:
             tasks=task.offset("tasks"),
             thread_node=task.offset("thread_node"),
             thread_head=btf.struct("signal_struct").offset("thread_head"),
-            on_cpu=_maybe(btf, "task_struct", "on_cpu"),
+            on_cpu=None if (on_cpu := task.find("on_cpu")) is None else (on_cpu.offset, on_cpu.size),
             switches=None if switches[0] is None or switches[1] is None else (switches[0].offset, switches[1].offset),
             # Linux 6.2 to 6.14 keep both in one per-CPU struct.
             current=("current_task", 0) if hot is None else ("pcpu_hot", hot.offset("current_task")),

@@ -134,7 +134,7 @@ class Tasks:
         words = [read.word(address + offset) for offset in (at.stack, at.sp, at.fs_base, at.mm)]
         halves = [read.half(address + offset) for offset in (at.pid, at.tgid, at.flags, at.state, at.exit_state)]
         comm = read.read(address + at.comm, _COMM_SIZE)
-        on_cpu = 0 if at.on_cpu is None else read.half(address + at.on_cpu)
+        on_cpu = self._on_cpu(address)
         if comm is None or on_cpu is None or None in words or None in halves:
             return None
         stack, sp, fs_base, mm = (word or 0 for word in words)
@@ -159,8 +159,7 @@ class Tasks:
         """What changes whenever the task runs. Equal before and after a look (with `kernel.forget()` between): it slept all the while."""
         read, at = self.kernel.memory, self.structs
         switches = (read.word(task.address + offset) for offset in at.switches or ())
-        on_cpu = None if at.on_cpu is None else read.half(task.address + at.on_cpu)
-        return (read.word(task.address + at.sp), read.word(task.address + at.stack), on_cpu, *switches)
+        return (read.word(task.address + at.sp), read.word(task.address + at.stack), self._on_cpu(task.address), *switches)
 
     def running(self, state: VcpuState, task: Task | None, cpu: int) -> Thread:
         """The kernel stack of a vCPU that executes kernel code, for the task that `on_vcpu` gives (None: only the CPU's stacks count)."""
@@ -181,6 +180,14 @@ class Tasks:
         return Thread(
             Registers(X86_64, ip, values), self.kernel.memory, self._space(self._task_stack(task)), EntryPoints(), snapshot=snapshot
         )
+
+    def _on_cpu(self, address: int) -> int | None:
+        """Not 0 while the task is on a CPU; the member is an int up to Linux 6.x, and a byte since."""
+        if self.structs.on_cpu is None:
+            return 0
+        offset, size = self.structs.on_cpu
+        data = self.kernel.memory.read(address + offset, size)
+        return None if data is None else int.from_bytes(data, "little")
 
     def _list(self, head: int, node: int, seen: set[int]) -> Iterator[Task]:
         """The tasks on a list_head whose node lies at that offset, those in `seen` left out; it ends where it breaks."""
