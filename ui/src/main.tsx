@@ -12,6 +12,7 @@ import { Help } from "./help";
 import { LiveBar, begin, isLive } from "./live";
 import { KINDS } from "./palette";
 import { QualityView } from "./quality";
+import { Speedscope } from "./speedscope";
 import { type State, type View, change, state as now, useAppState } from "./state";
 import { toggleTheme } from "./theme";
 import { Timeline } from "./timeline";
@@ -100,6 +101,7 @@ function FlameView({ state, guests, onMatches }: { state: State; guests: boolean
         <label><input type="checkbox" id="inverted" checked={inverted === "1"} onChange={(event) => change({ inverted: event.currentTarget.checked ? "1" : null, focus: null })} /> begin with what ran</label>
         <label><input type="checkbox" id="marks" checked={marks === "1"} onChange={(event) => change({ marks: event.currentTarget.checked ? null : "0", focus: null })} /> stacks that are not whole apart</label>
         <Save state={state} by={by} />
+        <Speedscope state={state} by={by} title={document.getElementById("title")?.textContent ?? ""} />
         <button type="button" id="whole" title="Esc" onClick={() => change({ focus: null })}>Whole picture</button>
         <span class="grow" />
         {Object.entries(KINDS).filter(([kind]) => kinds.has(kind)).map(([kind, { label }]) => <span class="key" key={kind}><i class={`k-${kind}`} />{label}</span>)}

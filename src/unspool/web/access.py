@@ -25,8 +25,11 @@ POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
+SPEEDSCOPE = "/speedscope/"
+"""Where another program stands beside the page: its files, and nothing else."""
+SPEEDSCOPE_POLICY = POLICY.replace("style-src 'self'", "style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='")
+"""It makes an empty style element (the digest is that of nothing) and puts its rules into that by script, which no policy forbids."""
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
-    (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
@@ -34,7 +37,7 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
-"""What every answer carries."""
+"""What every answer carries, besides a content security policy."""
 NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 LOGIN = "401 Not allowed: open the address that `unspool serve` printed; it holds the token.\n"
 
@@ -168,7 +171,7 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+                message = {**message, "headers": [*message.get("headers", []), *headers_for(head.path)]}
             await send(message)
 
         await self._app(scope, receive, with_headers)
@@ -182,8 +185,14 @@ class Guard:
         await _answer(send, 303, "", (b"location", b"/"), (b"set-cookie", cookie.encode()))
 
 
+def headers_for(path: str) -> list[tuple[bytes, bytes]]:
+    """The headers that keep the page, or what else is at that address, from doing anything but its work."""
+    policy = SPEEDSCOPE_POLICY if path.startswith(SPEEDSCOPE) else POLICY
+    return [(b"content-security-policy", policy.encode()), *HEADERS]
+
+
 async def _answer(send: Send, status: int, text: str, *headers: tuple[bytes, bytes]) -> None:
     body = text.encode()
     own = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers, *HEADERS]})
+    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers, *headers_for("")]})
     await send({"type": "http.response.body", "body": body})
