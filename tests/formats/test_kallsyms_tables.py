@@ -140,3 +140,12 @@ def test_bytes_made_to_look_like_many_tables_are_given_up(budget: dict[str, int]
     monkeypatch.setattr("unspool.formats.kallsyms_tables._Budget", lambda: _Budget(**budget))
     with pytest.raises(BadInput, match="too many tables"):
         read_tables(IMAGES[Age.NEW], BASE)
+
+
+def test_characters_in_utf_16_are_no_token_table() -> None:
+    """Kernels hold many tables of them, in which the digits look like tokens."""
+    data, expected = image(Age.NEW)
+    wide = "".join(map(chr, range(32, 127))).encode("utf-16-le")
+    assert len(wide) * 50 % 8 == 4
+    shifted = wide * 50 + b"abcd"
+    assert expected == list(read_tables(shifted + data, BASE - len(shifted)))

@@ -30,6 +30,8 @@ _GROUP = 256
 # Bytes of names that one marker spans: 256 names of at least 2 bytes, at most a length of 2 bytes and MAX_NAME tokens each.
 _MIN_STEP, _MAX_STEP = _GROUP * 2, _GROUP * (MAX_NAME + 2)
 _CANDIDATES = 8
+# Tables of characters in UTF-16 (fs/unicode, fs/nls) look the same at this place, and stand before the right one.
+_MAX_DIGITS = 1024
 # How far before the token table the markers are looked for: right before it, then with more and more of kallsyms_seqs_of_names between.
 _WINDOWS = (64 << 10, 1 << 20, 8 << 20)
 _BLOCK = 8192
@@ -116,14 +118,16 @@ def read_tables(image: bytes, start: int) -> KernelSymbols:
     """The symbols of a kernel whose image (from `start` on, an address that is a multiple of 8) is given; BadInput when there are none."""
     at, why = 0, BadInput("no token table", file=_FILE)
     budget = _Budget()
-    for _ in range(_CANDIDATES):
+    for _ in range(_MAX_DIGITS):
         at = image.find(_DIGITS, at)
         if at < 0:
             break
-        try:
-            return _read_at(image, start, at, budget)
-        except BadInput as error:
-            why = error
+        table = _token_table(image, at)
+        if table is not None:
+            try:
+                return _read_at(image, start, table, budget)
+            except BadInput as error:
+                why = error
         at += len(_DIGITS)
     raise why
 
@@ -164,8 +168,7 @@ class _Budget:
             raise BadInput("too many tables that contradict themselves", file=_FILE)
 
 
-def _read_at(image: bytes, start: int, digits: int, budget: _Budget) -> KernelSymbols:
-    table = _token_table(image, digits)
+def _read_at(image: bytes, start: int, table: _TokenTable, budget: _Budget) -> KernelSymbols:
     for names in _names(image, table.start, budget):
         budget.written_out()
         text, starts = _expand(image, names, table)
@@ -176,13 +179,13 @@ def _read_at(image: bytes, start: int, digits: int, budget: _Budget) -> KernelSy
     raise BadInput("a token table without its names or addresses", file=_FILE, offset=table.start)
 
 
-def _token_table(image: bytes, digits: int) -> _TokenTable:
-    """The table whose tokens for the digits are at `digits`, checked against the index behind it."""
+def _token_table(image: bytes, digits: int) -> _TokenTable | None:
+    """The table whose tokens for the digits are at `digits`, None when no index that agrees with it stands behind it."""
     end = digits
     for _ in range(_TOKENS - ord("0")):
         end = image.find(b"\0", end, end + MAX_NAME) + 1
         if end == 0:
-            raise BadInput("a token without end", file=_FILE, offset=digits)
+            return None
     for at in range(end, end + 8):
         content = image[at : at + 2 * _TOKENS]
         if len(content) < 2 * _TOKENS:
@@ -194,7 +197,7 @@ def _token_table(image: bytes, digits: int) -> _TokenTable:
         tokens = image[first:end].split(b"\0")[:-1]
         if len(tokens) == _TOKENS and list(index) == _offsets(tokens):
             return _TokenTable(tokens, first, at + 2 * _TOKENS)
-    raise BadInput("a token table without its index", file=_FILE, offset=digits)
+    return None
 
 
 def _offsets(tokens: list[bytes]) -> list[int]:
