@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
-from unspool.profile.columns import NONE, Profile
+from unspool.profile.columns import NONE, Function, Profile
 from unspool.profile.paths import function_totals
 
 Key = tuple[str, str]
 
+NAMELESS = "[no names]"
+"""What stands for all functions of a module that have no name: their offsets differ from build to build."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A function's shares of all weight, between 0 and 1, before and after: running itself (`own`) and on the stack (`total`)."""
+    """A function's shares of all weight, between 0 and 1, before and after: running itself (`own`) and on the stack (`total`).
+
+    The errors are the standard errors of the changes: two recordings of the same thing differ by about so much.
+    """
 
     name: str
     module: str
@@ -20,6 +27,8 @@ class Change:
     own_after: float
     total_before: float
     total_after: float
+    own_error: float = 0.0
+    total_error: float = 0.0
 
     @property
     def own(self) -> float:
@@ -42,18 +51,40 @@ def difference(before: Profile, after: Profile) -> list[Change]:
     changes = []
     for key in {**old, **new}:
         (own_before, total_before), (own_after, total_after) = old.get(key, nothing), new.get(key, nothing)
-        changes.append(Change(*key, own_before, own_after, total_before, total_after))
+        own_error = standard_error((own_before, before.samples), (own_after, after.samples))
+        total_error = standard_error((total_before, before.samples), (total_after, after.samples))
+        changes.append(Change(*key, own_before, own_after, total_before, total_after, own_error, total_error))
     return sorted(changes, key=lambda change: (-abs(change.own), -abs(change.total), change.name, change.module))
+
+
+def standard_error(*measured: tuple[float, int]) -> float:
+    """The standard error of the difference of shares that were measured with so many samples each (binomial, independent samples).
+
+    >>> round(standard_error((0.5, 100), (0.5, 100)), 4)
+    0.0707
+    """
+    return math.sqrt(sum(max(share * (1 - share), 0.0) / samples for share, samples in measured if samples))
 
 
 def shares(profile: Profile) -> dict[Key, tuple[float, float]]:
     """Own and total share of each function that was on a stack."""
-    totals = function_totals(profile)
+    keys, merged = _by_key(profile)
+    totals = function_totals(merged)
     whole = profile.weight or 1
-    found: dict[Key, tuple[float, float]] = {}
-    for index in totals.total.nonzero()[0].tolist():
-        function = profile.functions[index]
-        key = (function.name, "" if function.module == NONE else profile.modules[function.module].name)
-        own, total = found.get(key, (0.0, 0.0))
-        found[key] = (own + int(totals.own[index]) / whole, total + int(totals.total[index]) / whole)
-    return found
+    return {keys[index]: (int(totals.own[index]) / whole, int(totals.total[index]) / whole) for index in totals.total.nonzero()[0].tolist()}
+
+
+def _by_key(profile: Profile) -> tuple[list[Key], Profile]:
+    """The profile with one function for each key: what is merged counts once a sample, like a recursive function."""
+    import numpy as np
+
+    numbers: dict[Key, int] = {}
+    places = [numbers.setdefault(_key(profile, function), len(numbers)) for function in profile.functions]
+    function = np.array(places or [0], dtype=np.int64)[profile.entries.function]
+    functions = tuple(Function(name) for name, _ in numbers)
+    return list(numbers), replace(profile, functions=functions, entries=replace(profile.entries, function=function))
+
+
+def _key(profile: Profile, function: Function) -> Key:
+    module = "" if function.module == NONE else profile.modules[function.module].name
+    return (function.name if function.named or not module else NAMELESS, module)
