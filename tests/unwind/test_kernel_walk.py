@@ -19,6 +19,7 @@ from unwind.kernel_builder import (
     TEXT,
     UNKNOWN,
     USER,
+    USER_CS,
     Kernel,
     call,
     pt_regs,
@@ -124,6 +125,22 @@ def test_the_processors_own_frame_can_be_of_user_mode() -> None:
     assert (TASK_TOP - 40, True) == (found.user_registers, found.partial)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_callee_that_saved_the_registers_is_believed_before_the_row_says_so(*, exact: bool) -> None:
+    """error_entry leaves struct pt_regs on its caller's stack; the row of the call instruction is that of the processor's words alone."""
+    kernel = Kernel()
+    saver = kernel.function("error_entry", saved())
+    kernel.function("sync_regs", call(8))
+    gate = kernel.function("asm_exc", saved(8, OrcType.REGS_PARTIAL))
+    kernel.code[gate - TEXT + RETURN - 4 : gate - TEXT + RETURN] = (saver - gate - RETURN).to_bytes(4, "little", signed=True)
+    words = USER if exact else [gate + RETURN, *USER]
+    place = gate + RETURN if exact else at(kernel, "sync_regs", 3)
+    found = KernelUnwinder(kernel).unwind(kernel.thread(place, TASK_TOP - 8 * len(words), words))
+    names = ["asm_exc"] if exact else ["sync_regs", "asm_exc"]
+    assert (names, Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+    assert (TASK_TOP - 168, False) == (found.user_registers, found.partial)
+
+
 @pytest.mark.parametrize("register", ["r10", "r13", "di", "dx"])
 def test_a_realigned_stack_is_found_through_the_register_that_holds_it(register: str) -> None:
     base = {"r10": OrcRegister.R10, "r13": OrcRegister.R13, "di": OrcRegister.DI, "dx": OrcRegister.DX}[register]
@@ -220,12 +237,15 @@ class TestThunks:
     def test_the_code_proves_where_the_return_address_is(self, code: bytes, offset: int, pushed: list[int]) -> None:
         kernel = Kernel()
         thunk = kernel.function("__x86_indirect_thunk_rax", END, code=code)
+        kernel.function("__pi___x86_indirect_thunk_rax", END, code=code)
         kernel.function("caller", call(8))
         kernel.function("entry", saved())
         words = [*pushed, at(kernel, "caller"), at(kernel, "entry"), *USER]
         found = KernelUnwinder(kernel).unwind(kernel.thread(thunk + offset, TASK_TOP - 8 * len(words), words))
         names = ["__x86_indirect_thunk_rax", "caller", "entry"]
         assert (names, Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+        found = KernelUnwinder(kernel).unwind(kernel.thread(thunk + FUNCTION + offset, TASK_TOP - 8 * len(words), words))
+        assert (["__pi_" + names[0], *names[1:]], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
 
     def test_where_it_does_not_the_guess_is_marked(self) -> None:
         kernel = Kernel()
@@ -291,9 +311,22 @@ class TestDoubts:
         found = KernelUnwinder(kernel).unwind(kernel.thread(gate, task_sp, task, irq))
         assert (["gate", "gate"], Stop.CYCLE, Stop.CYCLE, 1) == said(kernel, found)
 
-    def test_registers_of_no_privilege_level_that_linux_uses(self, kernel: Kernel) -> None:
+    @pytest.mark.parametrize(
+        ("cs", "ss", "flags", "ip"),
+        [
+            (0x11, 0x18, 2, TEXT),
+            (0x13, 0x2B, 2, 0x401000),
+            (USER_CS, 0x18, 2, 0x401000),
+            (USER_CS, 0x2B, 0, 0x401000),
+            (USER_CS, 0x2B, 2, TEXT),
+            (KERNEL_CS, 0x2B, 2, TEXT),
+        ],
+    )
+    def test_words_that_are_no_saved_registers(self, kernel: Kernel, cs: int, ss: int, flags: int, ip: int) -> None:
+        """A row that is wrong must not make an accepted end out of what lies there by chance."""
         gate = kernel.function("gate", saved())
-        words = pt_regs(gate, TASK_TOP - 8, 0x11)
+        words = pt_regs(ip, 0x7FFE_0000_0000 if cs & 3 else TASK_TOP - 8, cs)
+        words[18], words[20] = flags, ss
         found = KernelUnwinder(kernel).unwind(kernel.thread(gate, TASK_TOP - 168, words))
         assert (Stop.END_UNEXPECTED, Stop.END_UNEXPECTED, 0) == said(kernel, found)[1:]
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from unspool.formats.dwarf import CfaRule, How, RegisterRule
 from unspool.formats.kallsyms import KernelSymbol
-from unspool.formats.orc import OrcEntry, OrcType
+from unspool.formats.orc import OrcEntry, OrcRegister, OrcType
 from unspool.model.arch import X86_64
 from unspool.model.memory import Memory
 from unspool.model.verdict import Stop, Trust
@@ -22,6 +22,9 @@ _BOOT_STACKS = ("init_stack", "init_thread_union", "__start_init_stack")
 _TRAMPOLINES = ("arch_rethook_trampoline", "__kretprobe_trampoline", "kretprobe_trampoline", "return_to_handler")
 # Names of code that is jumped through instead of an indirect jump or a return (arch/x86/lib/retpoline.S).
 _THUNKS = ("__x86_indirect_", "__x86_return_", "its_return_", "srso_", "retbleed_", "zen_untrain_", "entry_untrain_", "__ret")
+_SAVERS = ("error_entry", "paranoid_entry")
+_ALL_SAVED = OrcEntry(OrcRegister.SP, 0, OrcRegister.UNDEFINED, 0, OrcType.REGS, signal=True, end=False)
+_CALL_REL32, _CALL_SIZE = 0xE8, 5
 _INDIRECT = "__x86_indirect_"
 _LFENCE = bytes.fromhex("0faee8")
 _LRETQ = bytes.fromhex("48cb")
@@ -52,7 +55,7 @@ class KernelImage(Protocol):
 class KernelSite:
     """One ip. `called`: a call (or what stands for one) ends there. `end`: ORC says that stacks end here. `entry`: it is entry code.
 
-    `saved` and `saved_cs`: the bytes of interrupted registers that lie at the CFA and where CS lies in them; 0 for any other frame.
+    `saved` and `saved_ip`: the bytes of interrupted registers that lie at the CFA, and where the processor's own five words lie in them.
     `thunk`: code that is jumped through, of which ORC knows nothing.
     """
 
@@ -64,7 +67,7 @@ class KernelSite:
     entry: bool = False
     thunk: bool = False
     saved: int = 0
-    saved_cs: int = 0
+    saved_ip: int = 0
 
 
 @dataclass(slots=True)
@@ -79,6 +82,7 @@ class KernelSites:
     _rewritten: frozenset[int] | None = None
     _entry: range | None = None
     _boot_stack: int | None = None
+    _savers: frozenset[int] | None = None
 
     def of(self, ip: int, *, exact: bool) -> KernelSite:
         """The site of a return address, or of an exact address."""
@@ -147,12 +151,26 @@ class KernelSites:
         entry = self.image.orc(lookup) if self.uses_orc else None
         if entry is None:
             return KernelSite(ip, exact, Miss(Stop.NO_UNWIND_INFO))
-        saved, saved_cs = _SAVED.get(entry.type, (0, 0))
+        if entry.type is OrcType.REGS_PARTIAL and self._saves_registers(ip):
+            entry = _ALL_SAVED
+        saved, saved_ip = _SAVED.get(entry.type, (0, 0))
         in_entry = exact and lookup in self._entry_code()
         # Before Linux 6.4 entry code that has no stack yet is marked as an end, since then as unknown.
         end = entry.type is OrcType.END_OF_STACK or (in_entry and entry.type is OrcType.UNDEFINED)
         rule = orc.END if end else orc.rule_of(entry)
-        return KernelSite(ip, exact, rule, end=end, entry=in_entry, saved=saved, saved_cs=saved_cs)
+        return KernelSite(ip, exact, rule, end=end, entry=in_entry, saved=saved, saved_ip=saved_ip)
+
+    def _saves_registers(self, ip: int) -> bool:
+        """Whether the call that ends at ip has pushed struct pt_regs, which ORC does not say of its caller before the next instruction.
+
+        error_entry and paranoid_entry (arch/x86/entry/entry_64.S) leave it on the stack of whoever calls them.
+        """
+        code = self.memory.read(ip - _CALL_SIZE, _CALL_SIZE)
+        if code is None or code[0] != _CALL_REL32:
+            return False
+        if self._savers is None:
+            self._savers = frozenset(found for name in _SAVERS if (found := self.image.address(name)) is not None)
+        return (ip + int.from_bytes(code[1:], "little", signed=True)) % (1 << 64) in self._savers
 
     def _entry_code(self) -> range:
         if self._entry is None:
@@ -162,7 +180,11 @@ class KernelSites:
 
     def _thunk(self, pc: int) -> KernelSymbol | None:
         symbol = self.image.symbol(pc)
-        return symbol if symbol is not None and symbol.name.startswith(_THUNKS) else None
+        if symbol is None:
+            return None
+        # The same code has a second name, for parts of the kernel that run at other addresses while it boots.
+        name = symbol.name.removeprefix("__pi_")
+        return replace(symbol, name=name) if name.startswith(_THUNKS) else None
 
     def _thunk_rule(self, ip: int, thunk: KernelSymbol) -> Rule | None:
         """The rule of a thunk's instruction, None where its code does not prove it.
@@ -183,8 +205,8 @@ class KernelSites:
 
 
 _SAVED = {
-    OrcType.REGS: (orc.PT_REGS_SIZE, orc.PT_REGS_CS),
-    OrcType.REGS_PARTIAL: (orc.IRET_FRAME_SIZE, orc.IRET_FRAME_CS),
+    OrcType.REGS: (orc.PT_REGS_SIZE, orc.PT_REGS_IP),
+    OrcType.REGS_PARTIAL: (orc.IRET_FRAME_SIZE, 0),
 }
 
 

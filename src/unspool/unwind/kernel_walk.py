@@ -5,6 +5,7 @@ The rules are those of user stacks (docs/verdicts.md), applied by the same `step
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -31,8 +32,13 @@ _MAY_GUESS = frozenset({Stop.NO_UNWIND_INFO, Stop.ANON_CODE})
 _THUNK_WORDS = 4
 # At the base of a task's stack lie its struct pt_regs, up to 16 bytes of FRED's, and what the code that starts a CPU or a thread pushed.
 _BASE = 512
-_RPL, _USER = 3, 3
-_CFA_UNKNOWN = Miss(Stop.NO_UNWIND_INFO)
+# rip, cs, rflags, rsp, ss as the processor pushes them; Linux's selectors (arch/x86/include/asm/segment.h): 64-bit and 32-bit user code,
+# user data, kernel code, kernel data. In 64-bit mode SS may be 0 in the kernel. Bit 1 of the flags is always set.
+_IRET = struct.Struct("<5Q")
+_USER_CS, _USER_SS = frozenset({0x33, 0x23}), 0x2B
+_KERNEL_CS, _KERNEL_SS = 0x10, frozenset({0x18, 0})
+_FLAGS_ONE = 2
+_USER_TOP = 1 << 56
 
 __all__ = ["KernelImage", "KernelStack", "KernelUnwinder"]
 
@@ -151,14 +157,18 @@ class _Walk:
         start, end = self.position.stack
         if not (max(start, self.position.sp) <= cfa and cfa + site.saved <= end):
             return Miss(Stop.OUTSIDE_STACK, f"saved registers would lie at {cfa:#x}, the stack is [{start:#x}, {end:#x})")
-        data = self.position.memory.read(cfa + site.saved_cs, 2)
+        data = self.position.memory.read(cfa + site.saved_ip, _IRET.size)
         if data is None:
-            return Miss(Stop.MEM_FAULT, f"{cfa + site.saved_cs:#x} cannot be read")
-        level = data[0] & _RPL
-        if level == _USER:
-            self.user_registers, self.partial = cfa, not _is_full(site)
+            return Miss(Stop.MEM_FAULT, f"{cfa + site.saved_ip:#x} cannot be read")
+        ip, cs, flags, sp, ss = _IRET.unpack(data)
+        # FRED keeps more in the upper parts of the selectors' words (Intel FRED specification, section 5.1).
+        cs, ss = cs & 0xFFFF, ss & 0xFFFF
+        if cs in _USER_CS and ss == _USER_SS and flags & _FLAGS_ONE and max(ip, sp) < _USER_TOP:
+            self.user_registers, self.partial = cfa, site.saved_ip == 0
             return Miss(Stop.END_KERNEL_ENTRY)
-        return Miss(Stop.END_UNEXPECTED, f"the saved CS is of privilege level {level}") if level else None
+        if cs == _KERNEL_CS and ss in _KERNEL_SS and flags & _FLAGS_ONE:
+            return None
+        return Miss(Stop.END_UNEXPECTED, f"what lies at {cfa:#x} are no saved registers: CS would be {cs:#x}, SS {ss:#x}")
 
     def _is_base(self, site: KernelSite) -> bool:
         """Whether ORC's end is one: code that runs before the stack is set up or after it was left, or the base of a task's stack."""
@@ -204,7 +214,3 @@ class _Walk:
         self.notes.note(index + 1, Stop.HEURISTIC_USED)
         self.trust = trust
         return True if self.position.sp > sp else self._end(Stop.CFA_NOT_ABOVE_SP)
-
-
-def _is_full(site: KernelSite) -> bool:
-    return site.saved_cs != 8

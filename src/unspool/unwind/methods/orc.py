@@ -15,13 +15,11 @@ from unspool.unwind.rule import Miss, Rule, block_of
 
 PT_REGS_SIZE = 168
 """Bytes of x86-64's struct pt_regs (arch/x86/include/asm/ptrace.h)."""
-PT_REGS_CS = 136
-"""Where CS lies in it: its lowest two bits are the privilege level that was interrupted."""
+PT_REGS_IP = 128
+"""Where the words that the processor itself has pushed lie in it."""
 IRET_FRAME_SIZE = 40
-"""Bytes of what the processor itself pushes: rip, cs, rflags, rsp, ss."""
-IRET_FRAME_CS = 8
-_PT_REGS_IP, _PT_REGS_SP = 128, 152
-_IRET_IP, _IRET_SP = 0, 24
+"""Bytes of these: rip, cs, rflags, rsp, ss."""
+_IRET_SP = 24
 # Order of struct pt_regs: r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di, as DWARF numbers.
 PT_REGS_ORDER = (15, 14, 13, 12, 6, 3, 11, 10, 9, 8, 0, 2, 1, 4, 5)
 """The general registers at the start of struct pt_regs, eight bytes each, by DWARF number."""
@@ -75,13 +73,13 @@ def _call(entry: OrcEntry, cfa: CfaRule) -> Rule | Miss:
 def _interrupted(entry: OrcEntry, cfa: CfaRule) -> Rule:
     """The rule of code that runs on top of saved registers: all of struct pt_regs, or the five words of the processor."""
     partial = entry.type is OrcType.REGS_PARTIAL
-    ip, sp = (_IRET_IP, _IRET_SP) if partial else (_PT_REGS_IP, _PT_REGS_SP)
+    ip = 0 if partial else PT_REGS_IP
     # Where only the processor's words are saved, the other registers still hold the interrupted code's values.
     general = tuple(
         (number, RegisterRule(How.SAME_VALUE) if partial else RegisterRule(How.OFFSET, 8 * place))
         for place, number in enumerate(PT_REGS_ORDER)
     )
-    registers = (*general, (_RSP, RegisterRule(How.OFFSET, sp)))
+    registers = (*general, (_RSP, RegisterRule(How.OFFSET, ip + _IRET_SP)))
     ra = RegisterRule(How.OFFSET, ip)
     block = block_of(cfa, ra, registers, X86_64)
     return Rule(0, 0, cfa, ra, registers, trust=Trust.ORC, signal=entry.signal, switches_stack=True, restores_volatile=True, block=block)
