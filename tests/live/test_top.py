@@ -19,6 +19,7 @@ from textual.widgets import DataTable
 
 from unspool.cli.top_screen import Top
 from unspool.errors import NoSuchTarget
+from unspool.session import windows
 from unspool.session.recording import Plan
 from unspool.session.top import LiveSource
 
@@ -99,6 +100,19 @@ def test_in_a_terminal(busy: int, how: str) -> None:
         assert "\x1b[?25h" in shown.shown[shown.shown.rindex("\x1b[?1049l") - 200 :]
         assert "Traceback" not in shown.shown
     wait_until(lambda: not any(map(is_loaded, loaded)), "the kernel to drop the programs")
+
+
+def test_it_goes_on_when_it_begins_anew(busy: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each table everything is forgotten: names are looked up again, and the children of a process are still followed."""
+    monkeypatch.setattr(windows, "MOST_STACKS", 0)
+    source = LiveSource(Plan(Path(os.devnull), pids=(busy,), frequency=499))
+    try:
+        source.start()
+        wait_until(lambda: source.failed or source._sampling.epoch >= 3, "three beginnings", PATIENCE)
+        wait_until(lambda: source.failed or "inner" in {line.name for line in source.latest().functions}, "the hot function", PATIENCE)
+        assert source.failed is None
+    finally:
+        source.close()
 
 
 def test_the_end_of_the_process_is_told(programs: Programs) -> None:
