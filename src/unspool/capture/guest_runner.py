@@ -84,6 +84,11 @@ class SamplerProcess:
         assert isinstance(event, Ready | CannotSample | Ended)
         return event
 
+    def start(self) -> None:
+        """Let it begin, once it is ready."""
+        with contextlib.suppress(Closed):
+            self._channel.send_value({"type": "start"})
+
     def stop(self) -> None:
         """Ask it to end; what it found until then comes first."""
         with contextlib.suppress(Closed):
@@ -138,6 +143,8 @@ def _sample(channel: Channel, machine: Machine, how: How) -> None:
             sender.cannot(str(error), error.hint or "")
             return
         sender.ready(Ready(source.name, ram.kind, machine.accel))
+        # The clock of the recording starts with its first sample.
+        channel.receive()
         prepare = preparation(ram.extents(), how.symbols)
         descriptors = [] if ram.fd is None else [ram.fd]
         sampler = GuestSampler(source, lambda: Decoder(prepare, ram, descriptors), sender, how.settings)

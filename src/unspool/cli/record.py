@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 from pathlib import Path
 
 from unspool.cli import live_page
+from unspool.cli.guest_options import add_guest_arguments, guest_plan
 from unspool.errors import BadRequest
 from unspool.model.verdict import PROOFS, Trust
 
@@ -21,6 +23,7 @@ EXAMPLES = """examples:
   unspool record -p 1234,1240 -d 10            two processes for ten seconds
   unspool record -a -F 499 -o host.unspool     the whole machine until Ctrl-C
   unspool record --on syscalls:openat -- make  who opens files
+  unspool record --guest all -d 10             every virtual machine, without an agent in it
   unspool record --live -a                     and watch it as a web page
 
 Then: unspool report FILE
@@ -68,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the unwind data that may be used: auto is SFrame where a file has it, else .eh_frame (default auto)",
     )
     live_page.add_arguments(parser)
+    add_guest_arguments(parser, several=True)
     # perf asks for call graphs with it; here every sample has one.
     parser.add_argument("-g", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ARGS", help="start a command and record it")
@@ -91,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         trigger=parse_trigger(arguments.on),
         methods=METHODS[arguments.methods],
         replace=arguments.output is not None,
+        guests=guest_plan(arguments),
     )
     screen = Screen()
 
@@ -114,10 +119,9 @@ def checked_command(arguments: argparse.Namespace) -> tuple[str, ...]:
     """The command without the "--" before it; BadRequest when there is nothing to record, or two things that exclude each other."""
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     targets = [bool(arguments.pid or arguments.tid), arguments.everything]
-    if not command and not any(targets):
-        raise BadRequest(
-            "nothing to record", hint="Give a command after --, processes with -p, threads with -t, or the whole machine with -a."
-        )
+    if not command and not any(targets) and arguments.guest is None:
+        hint = "Give a command after --, processes with -p, threads with -t, the whole machine with -a, or virtual machines with --guest."
+        raise BadRequest("nothing to record", hint=hint)
     if all(targets):
         raise BadRequest("-a records every process, so -p and -t have no place beside it", hint="Leave one of them out.")
     if arguments.tid and (arguments.pid or command):
@@ -133,6 +137,8 @@ def default_output(arguments: argparse.Namespace) -> Path:
         name = os.path.basename(command[0])  # noqa: PTH119 (text, not a file)
     elif arguments.pid or arguments.tid:
         name = str((arguments.pid or arguments.tid)[0])
+    elif arguments.guest and not arguments.everything:
+        name = "guests" if arguments.guest == "all" else re.sub(r"[^\w.-]", "_", arguments.guest.partition(",")[0])
     return Path(f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.unspool")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from unspool.capture.frames import Tally
 from unspool.cli.printable import printable
 from unspool.model.verdict import Stop, Verdict
+from unspool.session.guest_feed import GuestTotals
 from unspool.session.recording import Progress
 
 MOST_STOPS = 6
@@ -30,6 +31,10 @@ def summary(progress: Progress) -> Iterator[str]:
     whole, cut = ended(progress.tallies)
     stacks = whole + cut
     yield f"{printable(str(progress.output))}: {progress.samples:,} samples in {progress.seconds:.1f} s, {progress.lost:,} lost"
+    for name, why in progress.refused_guests:
+        yield f"  guest {printable(name)} was left out: {printable(why)}"
+    for guest in progress.guests:
+        yield f"  guest {printable(guest.name)}: {guest_line(guest, progress.seconds)}"
     if not progress.samples:
         yield "  no samples: nothing of what was asked for ran on a CPU"
         return
@@ -44,6 +49,21 @@ def summary(progress: Progress) -> Iterator[str]:
     if cut:
         yield "  cut:"
         yield from cut_lines(progress.tallies, stacks)
+
+
+def guest_line(guest: GuestTotals, seconds: float) -> str:
+    """What was sampled of a guest, and what it cost it."""
+    boots = f", booted {guest.generations - 1} times meanwhile" if guest.generations > 1 else ""
+    parts = [f"{printable(guest.kernel) or 'no kernel found'}{boots}", f"{guest.samples:,} samples", f"{guest.idle:,} idle"]
+    if guest.lost:
+        parts.append(f"{guest.lost:,} lost")
+    if guest.held and seconds:
+        times = f"median {guest.median * 1000:.2f} ms, longest {guest.longest * 1000:.1f} ms"
+        parts.append(f"held {guest.held / seconds:.1%} of the time ({times})")
+    parts.append(f"{guest.registers_by}, {guest.rate:.0f} Hz at the end")
+    if guest.ended:
+        parts.append(f"ended: {printable(guest.ended)}")
+    return "; ".join(parts)
 
 
 def ended(tallies: Sequence[Tally]) -> tuple[int, int]:

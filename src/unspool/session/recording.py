@@ -24,6 +24,9 @@ from unspool.capture.sideband import Sideband, online_cpus
 from unspool.capture.triggers import Trigger
 from unspool.errors import BadRequest, RecordingError
 from unspool.model.verdict import PROOFS, Trust
+from unspool.session.guest_feed import GuestTotals
+from unspool.session.guests import GuestPlan, Guests
+from unspool.session.no_host import NoEvents, NoSamples
 from unspool.session.recording_names import name_frames
 from unspool.session.sframe_notes import refused_sections
 from unspool.store.place import wal_of
@@ -54,7 +57,10 @@ class NotStored(RecordingError):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to record: `pids` and `tids` (both empty: the command, without a command the whole machine), how, and into which file."""
+    """What to record: `pids` and `tids` (both empty: the command, without a command the whole machine), how, and into which file.
+
+    With `guests` alone nothing of the host is recorded.
+    """
 
     output: Path
     pids: tuple[int, ...] = ()
@@ -67,6 +73,12 @@ class Plan:
     trigger: Trigger = field(default_factory=Trigger)
     replace: bool = False
     methods: frozenset[Trust] = PROOFS
+    guests: GuestPlan | None = None
+
+    @property
+    def on_host(self) -> bool:
+        """Whether anything of this machine itself is recorded."""
+        return bool(self.everything or self.pids or self.tids or self.command) or self.guests is None
 
 
 @dataclass(slots=True)
@@ -83,6 +95,8 @@ class Progress:
     counters: dict[str, int] = field(default_factory=dict)
     why: Why | None = None
     exit_status: int | None = None
+    guests: list[GuestTotals] = field(default_factory=list)
+    refused_guests: list[tuple[str, str]] = field(default_factory=list)
 
 
 Make = Callable[[Plan, Command | None, contextlib.ExitStack], "Recording"]
@@ -128,6 +142,8 @@ class Recording:
         from unspool.store.header import Header
 
         check_rate(plan)
+        # Forked before there are threads and large libraries.
+        self.guests = None if plan.guests is None else held.enter_context(contextlib.closing(Guests(plan.guests, plan.frequency)))
         self.plan = plan
         self.command = command
         self.progress = Progress(plan.output)
@@ -135,10 +151,11 @@ class Recording:
         # Events are counted one by one, so that they have no frequency.
         frequency = float(plan.frequency) if plan.trigger.kind == "cpu" else 0.0
         header = Header.here(frequency=frequency, trigger=plan.trigger.text, command=" ".join(plan.command))
-        self.sampler = held.enter_context(contextlib.closing(Sampler(request_of(plan, command))))
-        self.sideband = held.enter_context(Sideband())
+        self.sampler = held.enter_context(contextlib.closing(Sampler(request_of(plan, command)) if plan.on_host else NoSamples()))
+        self.sideband: Sideband | NoEvents = held.enter_context(Sideband()) if plan.on_host else NoEvents()
         model = Processes(watched_processes(plan, command), follow=not plan.tids)
-        model.scan()
+        if plan.on_host:
+            model.scan()
         self.writer = self._open(header)
         self.recorder = held.enter_context(contextlib.closing(Recorder(self.sampler, self.sideband, model, self.writer)))
         self._started = time.monotonic()
@@ -148,6 +165,8 @@ class Recording:
         """Take samples until it is time to end, and store them all."""
         self.writer.starts_now()
         self.sampler.start()
+        if self.guests is not None:
+            self.guests.start(self.writer)
         self.writer.machine(machine_properties() | {"sampled-by": self._sampled_by()})
         ending.start()
         self._started = time.monotonic()
@@ -166,6 +185,8 @@ class Recording:
         try:
             for named, files in self._name():
                 self.progress.files_named, self.progress.files = named, files
+                show("naming", self.progress)
+            for _ in self.guests.name() if self.guests is not None else ():
                 show("naming", self.progress)
         finally:
             with self._storing():
@@ -186,6 +207,8 @@ class Recording:
     def _step(self) -> None:
         """What is done many times a second: nothing here may take long."""
         self.recorder.step()
+        if self.guests is not None:
+            self.guests.step()
 
     def _name(self) -> Iterator[tuple[int, int]]:
         """Name the frames; after each file how many are done, and how many there are."""
@@ -198,6 +221,8 @@ class Recording:
         committed = time.monotonic()
         while not ending.wait(POLL_SECONDS):
             self._step()
+            if self.guests is not None and self.guests.over and not self.plan.on_host:
+                ending.why = ending.why or "processes"
             if time.monotonic() - committed >= COMMIT_SECONDS:
                 committed = time.monotonic()
                 self._commit()
@@ -209,9 +234,14 @@ class Recording:
         self.sampler.stop()
         self.sampler.flush()
         self.recorder.step(final=True)
+        if self.guests is not None:
+            self.guests.stop()
+            self.writer.machine(self.guests.properties())
         self._commit()
 
     def _sampled_by(self) -> str:
+        if not self.plan.on_host:
+            return "guests"
         if self.plan.trigger.kind == "syscalls":
             return "system calls"
         return "hardware cycles" if self.sampler.is_hardware else "cpu-clock"
@@ -223,10 +253,17 @@ class Recording:
         _, progress.lost = totals(progress.counters)
         progress.samples = self.recorder.stored
         progress.tallies = self.recorder.frames.tallies
+        if self.guests is not None:
+            progress.samples += self.guests.stored
+            progress.tallies += self.guests.tallies
+            progress.lost += totals(self.guests.counters())[1]
+            progress.guests, progress.refused_guests = self.guests.totals, self.guests.refused
 
     def _commit(self) -> None:
         with self._storing():
             self.recorder.count()
+            for name, value in self.guests.counters().items() if self.guests is not None else ():
+                self.writer.counter(name, value)
             self.writer.commit()
         self._count()
 

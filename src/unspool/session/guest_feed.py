@@ -1,0 +1,256 @@
+"""One guest's events become rows of a recording, and its frames get names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unspool.capture.frames import Tally
+from unspool.capture.guest_events import CannotSample, Counted, Ended, Event, File, Kernel, Names, Ready, Sample
+from unspool.capture.guest_wire import GuestFrame, GuestModule, GuestStack, GuestTask
+from unspool.model.guest import Guest
+from unspool.model.symbol import Symbol, Unnamed
+from unspool.model.verdict import Stop, Verdict
+from unspool.symbols.files import OpenFile, open_in_root
+from unspool.symbols.reasons import Reason
+from unspool.targets.guest.machines import Machine
+
+if TYPE_CHECKING:
+    from unspool.store.writer import Writer
+    from unspool.symbols.symbolizer import Symbolizer
+
+
+@dataclass(slots=True)
+class GuestTotals:
+    """What became of one guest: samples, idle vCPUs that were not touched, lost samples; how long it was held (seconds); how it ended."""
+
+    name: str
+    registers_by: str = ""
+    memory_by: str = ""
+    kernel: str = ""
+    generations: int = 0
+    samples: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    held: float = 0.0
+    median: float = 0.0
+    longest: float = 0.0
+    rate: float = 0.0
+    ended: str = ""
+
+    @property
+    def idle(self) -> int:
+        """Samples that were not taken because the vCPU was idle."""
+        return self.counters.get("guest-idle", 0)
+
+    @property
+    def lost(self) -> int:
+        """Samples that could not be taken."""
+        return sum(count for name, count in self.counters.items() if name.startswith("lost-"))
+
+
+@dataclass(slots=True)
+class _Module:
+    """A module of one generation; `frames` are its user frames that wait for a name, by row, with the byte of the file to look up."""
+
+    described: GuestModule
+    row: int
+    frames: dict[int, int] = field(default_factory=dict)
+    descriptor: int | None = None
+    whole: bool = False
+
+
+class GuestFeed:
+    """Writes what one sampler tells. `take` is called with each event in order, `name_users` at the end."""
+
+    def __init__(self, machine: Machine, writer: Writer, sysroot: Path | None = None) -> None:
+        """Write to `writer`; files that the guest has not in its memory are looked for below `sysroot`."""
+        self.machine = machine
+        self.totals = GuestTotals(machine.name)
+        self.over = False
+        self._writer = writer
+        self._sysroot = sysroot
+        self._ready = Ready("", "", machine.accel)
+        self._guest = 0
+        self._modules: dict[int, _Module] = {}
+        self._old: list[_Module] = []
+        self._kernel_frames: dict[int, set[int]] = {}
+        self._names: dict[int, tuple[str, int]] = {}
+        self._tallies: dict[tuple[Stop, str, Verdict], Tally] = {}
+
+    @property
+    def tallies(self) -> list[Tally]:
+        """What was counted, by reason, module and verdict."""
+        return list(self._tallies.values())
+
+    def take(self, event: Event) -> None:
+        """Write an event."""
+        match event:
+            case Sample():
+                self._sample(event)
+            case Names():
+                self._name_kernel(event.names)
+            case File():
+                self._file(event)
+            case Kernel():
+                self._kernel(event)
+            case Counted():
+                totals = self.totals
+                totals.counters, totals.held, totals.median = event.counters, event.held, event.median
+                totals.longest, totals.rate = event.longest, event.rate
+            case Ready():
+                self._ready = event
+                self.totals.registers_by, self.totals.memory_by = event.registers_by, event.memory_by
+            case Ended():
+                self._end(event.reason)
+            case CannotSample():
+                self._end(event.message)
+
+    def name_users(self, symbolizer: Symbolizer) -> Iterator[None]:
+        """Name the user frames; once after each file."""
+        for number, module in enumerate([*self._old, *self._modules.values()]):
+            if not module.frames:
+                continue
+            key = ("guest", self.machine.pid, number)
+            symbolizer.add(key, self._source(module))
+            for (row, _), named in zip(module.frames.items(), symbolizer.names(key, list(module.frames.values())), strict=True):
+                self._writer.name(row, named)
+            module.frames = {}
+            yield
+
+    def close(self) -> None:
+        """Close the files that were not used."""
+        for module in [*self._old, *self._modules.values()]:
+            if module.descriptor is not None:
+                with contextlib.suppress(OSError):
+                    os.close(module.descriptor)
+                module.descriptor = None
+
+    def _kernel(self, event: Kernel) -> None:
+        machine, found, ready = self.machine, event.found, self._ready
+        self.totals.kernel, self.totals.generations = found.release, event.generation
+        guest = Guest(
+            name=machine.name,
+            vmm_pid=machine.pid,
+            vmm_start_ns=machine.start_ns,
+            generation=event.generation,
+            uuid=machine.uuid,
+            kernel_release=found.release,
+            kernel_build_id=found.build_id,
+            accel=ready.accel,
+            registers_by=ready.registers_by,
+            memory_by=ready.memory_by,
+        )
+        self._guest = self._writer.guest(guest)
+        self._old += self._modules.values()
+        self._modules = {}
+        self._kernel_frames = {}
+        self._names = {}
+
+    def _sample(self, event: Sample) -> None:
+        stack, writer = event.stack, self._writer
+        for number, described in stack.modules.items():
+            row = writer.module(described.path, described.build_id, described.kind)
+            self._modules[number] = _Module(described, row)
+        rows = tuple(self._frame(frame, "kernel" if index < stack.kernel_frames else "user") for index, frame in enumerate(stack.frames))
+        last = stack.frames[-1].module if stack.frames else None
+        module = None if last is None or stack.stop.is_end else self._modules[last]
+        stored = writer.stack(rows, stack.kernel_frames, stack.stop, None if module is None else module.row, stack.judgement)
+        process, thread = self._task(stack.task)
+        writer.sample(event.time_ns, process, thread, -1, "cpu", "", 1, stored, vcpu=event.vcpu)
+        self.totals.samples += 1
+        self._tally(stack, "" if module is None else module.described.path)
+
+    def _task(self, task: GuestTask) -> tuple[int, int]:
+        process = self._writer.process(task.tgid, task.start_ns if task.pid == task.tgid else 0, task.name, guest=self._guest)
+        return process, self._writer.thread(process, task.pid, task.comm)
+
+    def _frame(self, frame: GuestFrame, space: str) -> int:
+        module = None if frame.module is None else self._modules[frame.module]
+        row = self._writer.frame(None if module is None else module.row, frame.ip, frame.offset, space, frame.trust)
+        if space == "kernel":
+            address = frame.ip - frame.back
+            self._kernel_frames.setdefault(address, set()).add(row)
+            if address in self._names:
+                self._name(row, *self._names[address])
+        elif module is not None and frame.offset is not None:
+            module.frames[row] = frame.offset - frame.back
+        return row
+
+    def _name_kernel(self, names: list[tuple[int, str, int]]) -> None:
+        for address, function, offset in names:
+            self._names[address] = function, offset
+            for row in self._kernel_frames.get(address, ()):
+                self._name(row, function, offset)
+
+    def _name(self, row: int, function: str, offset: int) -> None:
+        self._writer.name(row, (Symbol(function, offset),))
+
+    def _file(self, event: File) -> None:
+        module = self._modules.get(event.module)
+        if module is None or module.descriptor is not None:
+            os.close(event.descriptor)
+            return
+        module.descriptor, module.whole = event.descriptor, event.whole
+
+    def _source(self, module: _Module) -> OpenFile | Unnamed:
+        """Where a module's names come from: the guest's memory when the whole file is there, else the sysroot, else what there is."""
+        described = module.described
+        kept, module.descriptor = module.descriptor, None
+        if kept is None or not module.whole:
+            file = self._in_sysroot(described)
+            if file is not None:
+                if kept is not None:
+                    os.close(kept)
+                return file
+        if kept is not None:
+            return OpenFile(kept, described.path, described.build_id, self._folder())
+        if described.kind != "file":
+            return Reason.ANONYMOUS.because()
+        return Reason.FILE_UNREACHABLE.because("it is not in the guest's memory; --sysroot says where a copy of it is")
+
+    def _in_sysroot(self, described: GuestModule) -> OpenFile | None:
+        if self._sysroot is None or described.kind != "file":
+            return None
+        with contextlib.suppress(OSError):
+            root = self._folder()
+            try:
+                return OpenFile(open_in_root(root, described.path), described.path, described.build_id, root)
+            except OSError:
+                os.close(root)
+        return None
+
+    def _folder(self) -> int:
+        """The folder below which debug files are looked for. A guest must not name a file of this host: without a sysroot an empty one."""
+        if self._sysroot is not None:
+            return os.open(self._sysroot, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = tempfile.mkdtemp(prefix="unspool-")
+        try:
+            return os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        finally:
+            # A folder that is gone stays empty.
+            Path(folder).rmdir()
+
+    def _tally(self, stack: GuestStack, path: str) -> None:
+        key = stack.stop, path, stack.judgement.verdict
+        tally = self._tallies.get(key)
+        if tally is None:
+            tally = self._tallies[key] = Tally(*key)
+        tally.samples += 1
+
+    def _end(self, reason: str) -> None:
+        self.totals.ended = reason
+        self.over = True
+
+
+def summed(feeds: list[GuestFeed]) -> Counter[str]:
+    """The counters of all guests together."""
+    total: Counter[str] = Counter()
+    for feed in feeds:
+        total.update(feed.totals.counters)
+    return total
