@@ -218,6 +218,17 @@ def test_the_difference_of_two_recordings(show: Show) -> None:
     assert [] == complaints(driver)
 
 
+def test_the_keyboard_walks_through_a_table_and_opens_a_row(show: Show) -> None:
+    driver = show("view=table")
+    wait_for(driver, lambda found: text(found, "#functions tbody tr").startswith("70.00 %70.00 %77leaf"))
+    table = driver.find_element(By.ID, "functions")
+    for key, expected in ((Keys.ARROW_DOWN, "leaf"), (Keys.END, "read"), (Keys.HOME, "leaf"), (Keys.ARROW_DOWN, "ksys")):
+        table.send_keys(key)
+        wait_for(driver, lambda found, expected=expected: expected in text(found, "#functions tr.cursor"))
+    table.send_keys(Keys.ENTER)
+    wait_for(driver, lambda found: text(found, ".layers h2").startswith("ksys 20.00 % of all samples"))
+
+
 def test_guests_are_told_apart(browser: webdriver.Chrome, tmp_path: Path) -> None:
     with serving(guests(tmp_path / "a.unspool")) as running:
         browser.get(running.link)
@@ -256,6 +267,8 @@ def test_without_guests_their_filters_are_not_offered(show: Show) -> None:
 
 def test_the_table_says_what_share_matches_the_search(show: Show) -> None:
     driver = show("view=table&search=leaf")
+    wait_for(driver, lambda found: text(found, "#matches") == "1 function, self 70.00 %")
+    driver = show("view=sandwich&search=leaf")
     wait_for(driver, lambda found: text(found, "#matches") == "1 function, self 70.00 %")
 
 

@@ -41,10 +41,10 @@ export function FunctionTable({ state, narrow, onMatches }: { state: State; narr
 
 export const pickFunction = (name: string, module: string) => change({ view: "sandwich", function: name, in: module || null, focus: null });
 
-export function Sandwich({ state }: { state: State }) {
+export function Sandwich({ state, onMatches }: { state: State; onMatches: (text: string) => void }) {
   return (
     <div class="sandwich">
-      <FunctionTable state={state} narrow />
+      <FunctionTable state={state} narrow onMatches={onMatches} />
       {state.get("function") ? <Layers state={state} /> : <p class="wait">Choose a function: its callers and what it calls appear here.</p>}
     </div>
   );

@@ -53,14 +53,14 @@ function App() {
           {views.map(([view, label], index) => <button type="button" key={view} id={`view-${view}`} class={state.view === view ? "tab chosen" : "tab"} aria-current={state.view === view ? "page" : undefined} title={String(index + 1)} onClick={() => change({ view, focus: null })}>{label}</button>)}
           <input id="search" ref={search} type="search" placeholder="Search: text or /regular expression/" aria-label="Search functions" autocomplete="off" spellcheck={false}
             value={state.get("search")} onInput={(event) => change({ search: event.currentTarget.value || null }, false)} />
-          <output id="matches">{state.get("search") && state.view !== "quality" && state.view !== "sandwich" ? matches : ""}</output>
+          <output id="matches">{state.get("search") && state.view !== "quality" ? matches : ""}</output>
         </nav>
         <Filters state={state} />
       </header>
       {state.view === "quality" || state.view === "diff" ? null : <Timeline state={state} guests={one.guests.length > 0} />}
       <main>
         {state.view === "table" ? <FunctionTable state={state} onMatches={setMatches} />
-          : state.view === "sandwich" ? <Sandwich state={state} />
+          : state.view === "sandwich" ? <Sandwich state={state} onMatches={setMatches} />
           : state.view === "quality" ? <QualityView state={state} />
           : state.view === "chart" ? <ChartView state={state} onMatches={setMatches} />
           : state.view === "diff" ? <DiffView state={state} recordings={all} onMatches={setMatches} />

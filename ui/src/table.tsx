@@ -14,6 +14,7 @@ export interface TableProperties {
 export function Table({ id, rows, columns, sort, label, onSort, onPick, share }: TableProperties) {
   const box = useRef<HTMLDivElement>(null);
   const [seen, setSeen] = useState({ top: 0, height: 600 });
+  const [cursor, setCursor] = useState(-1);
   const look = () => { const at = box.current; if (at) setSeen({ top: at.scrollTop, height: at.clientHeight }); };
   useEffect(() => {
     const resized = new ResizeObserver(look);
@@ -30,9 +31,24 @@ export function Table({ id, rows, columns, sort, label, onSort, onPick, share }:
   });
   const start = Math.max(0, Math.floor(seen.top / HEIGHT) - SPARE);
   const shown = ordered.slice(start, start + Math.ceil(seen.height / HEIGHT) + 2 * SPARE);
+  // The keys of a list: the row is chosen by its place, and Enter does what a click does.
+  const key = (event: KeyboardEvent) => {
+    if (!onPick || event.ctrlKey || event.metaKey || event.altKey || event.target !== box.current) return;
+    const page = Math.max(1, Math.floor(seen.height / HEIGHT) - 2);
+    const steps: Record<string, number> = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -ordered.length, End: ordered.length };
+    if (event.key === "Enter" && ordered[cursor] !== undefined) onPick(ordered[cursor]!);
+    const step = steps[event.key];
+    if (step === undefined || !ordered.length) return;
+    event.preventDefault();
+    const next = Math.max(0, Math.min(ordered.length - 1, cursor + step)), at = box.current!;
+    setCursor(next);
+    // The head of the table covers one row.
+    if (next * HEIGHT < at.scrollTop) at.scrollTop = next * HEIGHT;
+    if ((next + 2) * HEIGHT > at.scrollTop + at.clientHeight) at.scrollTop = (next + 2) * HEIGHT - at.clientHeight;
+  };
   const order = (one: Column) => (one.id === by ? (!!one.number === reverse ? "ascending" : "descending") : "none");
   return (
-    <div class="table" id={id} ref={box} onScroll={look} tabIndex={0}>
+    <div class="table" id={id} ref={box} onScroll={look} onKeyDown={key} tabIndex={0}>
       <table aria-label={label} aria-rowcount={rows.length}>
         <thead>
           <tr>{columns.map((one) => (
@@ -43,8 +59,8 @@ export function Table({ id, rows, columns, sort, label, onSort, onPick, share }:
         </thead>
         <tbody>
           {start > 0 && <tr class="space" style={{ height: `${start * HEIGHT}px` }} aria-hidden="true" />}
-          {shown.map((row) => (
-            <tr key={row} class={onPick ? "pick" : ""} onClick={() => onPick?.(row)}>
+          {shown.map((row, place) => (
+            <tr key={row} class={onPick ? (start + place === cursor ? "pick cursor" : "pick") : ""} aria-selected={onPick ? start + place === cursor : undefined} onClick={() => onPick?.(row)}>
               {columns.map((one, place) => (
                 <td key={one.id} class={one.number ? "number" : ""}>
                   {place === 0 && share ? <i class="bar" style={{ width: `${Math.min(100, 100 * share(row))}%` }} /> : null}

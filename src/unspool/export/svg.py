@@ -30,9 +30,9 @@ COLOURS: dict[FunctionKind, tuple[str, str]] = {
     "library": ("#7cc4ec", "library"),
     "kernel": ("#5cc0a0", "kernel"),
     "vdso": ("#f3e96b", "vDSO"),
-    "generated": ("#dd9cbf", "generated code"),
+    "generated": ("#da8ac2", "generated code"),
     "unknown": ("#c8c8c8", "unknown place"),
-    "group": ("#e4e4e4", "process"),
+    "group": ("#eaeaea", "process"),
     "mark": ("url(#cut)", "not whole, and why"),
 }
 STYLE = (

@@ -29,8 +29,8 @@
   const whole = total[0] || 1;
   const ROW = 19, TEXT = 3, NARROW = 0.6;
   const state = { focus: 0, hover: -1, cursor: -1, flip: false, pattern: null, hits: null, share: 0 };
-  const light = { program: "#f0b041", library: "#7cc4ec", kernel: "#5cc0a0", vdso: "#f3e96b", generated: "#dd9cbf", unknown: "#c8c8c8", group: "#e4e4e4", mark: "#f4b08c" };
-  const dark = { program: "#a8741a", library: "#2f7aa6", kernel: "#1f7d60", vdso: "#8a8320", generated: "#8f4f72", unknown: "#5c5c5c", group: "#3c4048", mark: "#9a4a14" };
+  const light = { program: "#f0b041", library: "#7cc4ec", kernel: "#5cc0a0", vdso: "#f3e96b", generated: "#da8ac2", unknown: "#c8c8c8", group: "#eaeaea", mark: "#f4b08c" };
+  const dark = { program: "#a8741a", library: "#2f7aa6", kernel: "#238250", vdso: "#686824", generated: "#7d2c73", unknown: "#565656", group: "#30343b", mark: "#9a4a14" };
   const labels = { program: "program", library: "library", kernel: "kernel", vdso: "vDSO", generated: "generated code", unknown: "unknown place", group: "process", mark: "not whole, and why" };
   const isDark = () => document.documentElement.classList.contains("dark");
   const context = canvas.getContext("2d");
