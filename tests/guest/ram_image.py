@@ -24,6 +24,7 @@ MODULES, MODULES_PA, MODULE_SIZE = 0xFFFF_FFFF_C010_0000, 0x200_0000, 4 * PAGE
 PROCESS_ROOT, FREE_TABLES = 0x80_0000, 0x90_0000
 DIRECT_MAP = {4: 0xFFFF_9A00_0000_0000, 5: 0xFF21_0000_0000_0000}
 VMALLOC = {4: 0xFFFF_B000_0000_0000, 5: 0xFF60_0000_0000_0000}
+PROGRAMS, PROGRAMS_PA, PROGRAM_SIZE = 0xFFFF_FFFF_C080_0000, 0x300_0000, 1 << 10
 PER_CPU = (0xFFFF_9A00_0100_0000, 0xFFFF_9A00_0110_0000)
 FUNCTION = 0x40
 RELEASE = "6.9.1-test+amd64"
@@ -33,6 +34,7 @@ CANARY = 0x5A5A_1234_0000_BEEF
 # Offsets in the made-up structs; BTF is the only place where the code under test may learn them.
 STATE, LIST, NAME, MEMORY, KALLSYMS, ARCH, MODULE = 0, 8, 24, 88, 208, 216, 248
 TASK_CANARY = 40
+KSYM_NAME, KSYM_LIST, KSYM = 16, 528, 608
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Shape:
     functions: int = 300
     booting: bool = False
     btf: bool = True
+    programs: tuple[str, ...] = ()
 
     @property
     def old_modules(self) -> bool:
@@ -100,10 +103,26 @@ class Guest:
         for here, after in zip(heads, heads[1:] + heads[:1], strict=True):
             self.ram.write(self.physical("modules") if here == heads[0] else here - MODULES + MODULES_PA, pack("<Q", after))
 
+    def load(self, names: Sequence[str]) -> None:
+        """Make the kernel's list of BPF programs hold these."""
+        direct = DIRECT_MAP[self.shape.levels]
+        nodes = [direct + PROGRAMS_PA + index * PROGRAM_SIZE + KSYM_LIST for index in range(len(names))]
+        after = [*nodes[1:], self.labels["bpf_kallsyms"]]
+        self.ram.write(self.physical("bpf_kallsyms"), pack("<Q", [*nodes, self.labels["bpf_kallsyms"]][0]))
+        for index, name in enumerate(names):
+            start = program_address(index)
+            symbol = pack("<QQ", start, start + 0x40) + name.encode() + bytes(512 - len(name)) + pack("<QQ", after[index], 0)
+            self.ram.write(PROGRAMS_PA + index * PROGRAM_SIZE, symbol)
+
 
 def module_address(index: int) -> int:
     """Where the code of a module starts; its struct is one page on, its tables two."""
     return MODULES + index * MODULE_SIZE
+
+
+def program_address(index: int) -> int:
+    """Where the code of a BPF program starts."""
+    return PROGRAMS + index * 0x100
 
 
 def build(shape: Shape | None = None) -> Guest:
@@ -123,6 +142,7 @@ def build(shape: Shape | None = None) -> Guest:
     for index, name in enumerate(shape.modules):
         _module(made, index, name)
     made.link(shape.modules)
+    made.load(shape.programs)
     return made
 
 
@@ -148,6 +168,7 @@ def _image(shape: Shape, known: dict[str, int]) -> Image:
     image.put("page_offset_base", pack("<Q", DIRECT_MAP[shape.levels]))
     image.put("vmalloc_base", pack("<Q", VMALLOC[shape.levels]))
     image.put("modules", pack("<QQ", *(known.get("modules", BASE),) * 2))
+    image.put("bpf_kallsyms", pack("<QQ", *(known.get("bpf_kallsyms", BASE),) * 2))
     image.put("init_task", bytes(TASK_CANARY) + pack("<Q", CANARY))
     image.put("init_top_pgt", bytes(PAGE), PAGE)
     image.put("_sinittext", b"\x90" * FUNCTION, PAGE, end="_einittext")
@@ -177,7 +198,7 @@ def _label_names(shape: Shape) -> set[str]:
         "init_task",
     }
     names |= {"__start_notes", "__stop_notes", "__start_orc_unwind", "__stop_orc_unwind", "__start_orc_unwind_ip", "__stop_orc_unwind_ip"}
-    names |= {"__per_cpu_offset", "nr_cpu_ids", "system_state", "page_offset_base", "vmalloc_base", "init_top_pgt"}
+    names |= {"__per_cpu_offset", "nr_cpu_ids", "system_state", "page_offset_base", "vmalloc_base", "init_top_pgt", "bpf_kallsyms"}
     return names | ({"__start_BTF", "__stop_BTF"} if shape.btf else set())
 
 
@@ -208,6 +229,11 @@ def btf(shape: Shape) -> bytes:
     else:
         part = made.struct("module_memory", 16, [("base", pointer, 0), ("size", number, 64)])
         members.append(("mem", made.array(part, 7), 8 * MEMORY))
+    made.struct(
+        "bpf_ksym",
+        KSYM,
+        [("start", long, 0), ("end", long, 64), ("name", made.array(byte, 512), 8 * KSYM_NAME), ("lnode", links, 8 * KSYM_LIST)],
+    )
     made.struct("module", MODULE, [*members, ("kallsyms", pointer, 8 * KALLSYMS), ("arch", arch, 8 * ARCH)])
     return bytes(made)
 

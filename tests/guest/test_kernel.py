@@ -28,6 +28,7 @@ from guest.ram_image import (
     Guest,
     Shape,
     build,
+    program_address,
 )
 
 from unspool.formats.kallsyms import KernelSymbol
@@ -187,6 +188,25 @@ def test_modules_come_and_go() -> None:
     kernel.forget()
     assert kernel.refresh()
     assert ["beta", "gamma"] == [module.name for module in kernel.modules]
+
+
+def test_compiled_bpf_programs_are_code_with_a_name() -> None:
+    guest = build(Shape(programs=("bpf_prog_aa_first", "bpf_prog_bb_second")))
+    kernel = found(guest)
+    assert ["bpf_prog_aa_first", "bpf_prog_bb_second"] == [program.name for program in kernel.programs]
+    assert ["alpha", "beta"] == [module.name for module in kernel.modules]
+    start = program_address(1)
+    assert KernelSymbol(start, "bpf_prog_bb_second", "bpf_prog_bb_second") == kernel.symbol(start + 0x3F)
+    assert (start, start + 0x40) == kernel.extent(start)
+    assert kernel.is_text(start)
+    assert not kernel.is_text(start + 0x40)
+    assert kernel.module(start) is kernel.programs[1]
+    assert kernel.orc(start) is None, "they have no unwind tables"
+    kept = kernel.programs[0]
+    guest.load(["bpf_prog_aa_first"])
+    kernel.forget()
+    assert kernel.refresh()
+    assert (kept,) == kernel.programs
 
 
 def test_another_boot_is_noticed() -> None:

@@ -14,6 +14,7 @@ from guest.ram_image import (
     FREE_TABLES,
     IMAGE_PA,
     KALLSYMS,
+    KSYM_LIST,
     LIST,
     MEMORY,
     MODULE,
@@ -21,6 +22,9 @@ from guest.ram_image import (
     MODULES_PA,
     NAME,
     PROCESS_ROOT,
+    PROGRAM_SIZE,
+    PROGRAMS,
+    PROGRAMS_PA,
     Guest,
     Shape,
     btf,
@@ -38,7 +42,7 @@ from unspool.targets.guest.kernel_modules import MAX_MODULES, ModuleLayout
 from unspool.targets.guest.registers import VcpuState
 
 GUESTS = [
-    build(Shape(age=Age.OLD, encoding=Encoding.TYPE2, functions=260)),
+    build(Shape(age=Age.OLD, encoding=Encoding.TYPE2, functions=260, programs=("bpf_prog_first", "bpf_prog_second"))),
     build(Shape(age=Age.NEW, levels=5, page=LARGE, functions=260)),
     build(Shape(age=Age.SELF_RELATIVE, encoding=Encoding.RENUMBERED, user=True, functions=260)),
 ]
@@ -51,6 +55,7 @@ def used(guest: Guest) -> list[tuple[int, int]]:
     return [
         (guest.physical("linux_banner"), guest.physical("_end")),
         (MODULES_PA + PAGE, MODULES_PA + 3 * PAGE),
+        (PROGRAMS_PA, PROGRAMS_PA + 2 * PROGRAM_SIZE),
         (PROCESS_ROOT, PROCESS_ROOT + 2 * PAGE),
         (FREE_TABLES, FREE_TABLES + 4 * PAGE),
         (IMAGE_PA, IMAGE_PA + PAGE),
@@ -187,6 +192,34 @@ def test_the_sizes_of_a_modules_tables_have_limits(size: int) -> None:
     kernel = ask_everything(guest.ram, guest.state)
     assert isinstance(kernel, GuestKernel)
     assert kernel.modules[0].symbols is None
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "name"),
+    [
+        (0, 0, b"x"),
+        (PROGRAMS, PROGRAMS, b"x"),
+        (PROGRAMS, PROGRAMS - 1, b"x"),
+        (0, (1 << 64) - 1, b"x"),
+        (PROGRAMS, PROGRAMS + 64, b"\x1b[2J"),
+    ],
+)
+def test_a_program_that_is_not_believable_ends_the_list(start: int, end: int, name: bytes) -> None:
+    guest = build(Shape(programs=("bpf_prog_first", "bpf_prog_second")))
+    guest.ram.write(PROGRAMS_PA, pack("<QQ", start, end) + name + b"\0")
+    kernel = ask_everything(guest.ram, guest.state)
+    assert isinstance(kernel, GuestKernel)
+    assert () == kernel.programs
+
+
+def test_a_list_of_programs_that_leads_back_ends() -> None:
+    guest = build(Shape(programs=("bpf_prog_first", "bpf_prog_second")))
+    first = guest.ram.read(guest.physical("bpf_kallsyms"), 8)
+    assert first is not None
+    guest.ram.write(PROGRAMS_PA + PROGRAM_SIZE + KSYM_LIST, first)
+    kernel = ask_everything(guest.ram, guest.state)
+    assert isinstance(kernel, GuestKernel)
+    assert 2 == len(kernel.programs)
 
 
 def test_modules_over_each_other_still_answer() -> None:

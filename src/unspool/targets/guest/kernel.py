@@ -16,6 +16,7 @@ from unspool.targets.guest.kernel_files import KernelFile, read_with_file
 from unspool.targets.guest.kernel_image import Placement, Unreadable, place, read_image
 from unspool.targets.guest.kernel_memory import KernelMemory, Window
 from unspool.targets.guest.kernel_modules import GuestModule, ModuleLayout, ModuleReader, read_modules
+from unspool.targets.guest.kernel_programs import ProgramReader, program_layout, read_programs
 from unspool.targets.guest.kernel_tables import Image, KernelTables, read_static
 from unspool.targets.guest.registers import VcpuState
 
@@ -34,6 +35,7 @@ class GuestKernel:
     """One running kernel: names, types and unwind tables, its modules, and its virtual memory.
 
     `memory` keeps the pages it has read: call `forget` between two holds, and `refresh` now and then for modules that came and went.
+    `modules` are those of /proc/modules, newest first; `programs` the compiled BPF programs, each like a module of its own.
     """
 
     def __init__(self, tables: KernelTables, memory: KernelMemory, levels: int) -> None:
@@ -42,11 +44,13 @@ class GuestKernel:
         self.memory = memory
         self.levels = levels
         self.modules: tuple[GuestModule, ...] = ()
+        self.programs: tuple[GuestModule, ...] = ()
         # The few names that are asked for again and again: the search takes a millisecond.
         self._addresses: dict[str, int | None] = {}
         self._ranges: list[tuple[int, int, GuestModule | None]] = []
         self._starts: list[int] = []
         self._module_layout = self._layout()
+        self._program_layout = program_layout(tables.btf)
         encoding = None if tables.orc is None else tables.orc.encoding
         self._module_reader = None if self._module_layout is None else ModuleReader(memory, self._module_layout, encoding)
         self._birthmark = self._read_birthmark()
@@ -100,7 +104,7 @@ class GuestKernel:
         return self._addresses[name]
 
     def is_text(self, pc: int) -> bool:
-        """Whether the address lies in code of vmlinux or of a module; init code counts while the guest boots."""
+        """Whether the address lies in code of vmlinux, of a module or of a BPF program; init code counts while the guest boots."""
         return self._range(pc) is not None
 
     def is_init_text(self, pc: int) -> bool:
@@ -120,7 +124,7 @@ class GuestKernel:
         return None if table is None else table.find(pc)
 
     def module(self, pc: int) -> GuestModule | None:
-        """The module whose code holds `pc`, None for vmlinux and for addresses that are no code."""
+        """The module (or BPF program) whose code holds `pc`, None for vmlinux and for addresses that are no code."""
         found = self._range(pc)
         return None if found is None else found[2]
 
@@ -183,16 +187,26 @@ class GuestKernel:
         return self._birthmark[2] == now[2]
 
     def refresh(self) -> bool:
-        """Read the list of modules again; whether it has changed."""
-        head, layout, reader = self.address("modules"), self._module_layout, self._module_reader
-        modules: tuple[GuestModule, ...] = ()
-        if head is not None and layout is not None and reader is not None:
-            known = {module.place: module for module in self.modules}
-            modules = tuple(known.get(entry) or GuestModule(entry, reader) for entry in read_modules(self.memory, head, layout))
-        changed = modules != self.modules
-        self.modules = modules
+        """Read the lists of modules and BPF programs again; whether one has changed."""
+        modules, programs = self._read_modules(), self._read_programs()
+        changed = (modules, programs) != (self.modules, self.programs)
+        self.modules, self.programs = modules, programs
         self._index()
         return changed
+
+    def _read_modules(self) -> tuple[GuestModule, ...]:
+        head, layout, reader = self.address("modules"), self._module_layout, self._module_reader
+        if head is None or layout is None or reader is None:
+            return ()
+        known = {module.place: module for module in self.modules}
+        return tuple(known.get(entry) or GuestModule(entry, reader) for entry in read_modules(self.memory, head, layout))
+
+    def _read_programs(self) -> tuple[GuestModule, ...]:
+        head, layout = self.address("bpf_kallsyms"), self._program_layout
+        if head is None or layout is None:
+            return ()
+        known = {program.place: program for program in self.programs}
+        return tuple(known.get(entry) or GuestModule(entry, ProgramReader()) for entry in read_programs(self.memory, head, layout))
 
     def _index(self) -> None:
         """The text ranges, sorted."""
@@ -201,7 +215,7 @@ class GuestKernel:
         state = None if state_at is None else self.memory.half(state_at)
         if state is not None and state < _SYSTEM_RUNNING and self.tables.init_text[0]:
             ranges.append((*self.tables.init_text, None))
-        ranges += [(start, end, module) for module in self.modules for start, end in module.place.text]
+        ranges += [(start, end, module) for module in (*self.modules, *self.programs) for start, end in module.place.text]
         self._ranges = sorted(ranges, key=lambda entry: entry[0])
         self._starts = [entry[0] for entry in self._ranges]
 

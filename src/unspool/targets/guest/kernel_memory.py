@@ -6,6 +6,7 @@ the kernel's image, which is contiguous in physical memory, and the direct map o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from unspool.formats.paging import MAX_READ, PAGE, PageTables
@@ -106,3 +107,13 @@ class KernelMemory:
             if window.start <= address < window.end:
                 return self.physical.read(address - window.start + window.pa, size) if address + size <= window.end else None
         return self.tables.read(address, size)
+
+
+def list_entries(memory: KernelMemory, head: int, limit: int) -> Iterator[int]:
+    """The addresses of the nodes on a `struct list_head` at `head`, at most `limit`; a list that leads back or nowhere ends there."""
+    seen = {head}
+    at = memory.word(head)
+    while at and at not in seen and len(seen) <= limit:
+        seen.add(at)
+        yield at
+        at = memory.word(at)

@@ -6,13 +6,14 @@ from array import array
 from collections import OrderedDict
 from dataclasses import dataclass
 from struct import Struct
+from typing import Protocol
 
 from unspool.errors import BadInput
 from unspool.formats.btf import Btf
 from unspool.formats.btf import Struct as BtfStruct
 from unspool.formats.kallsyms_tables import MAX_NAME, KernelSymbols
 from unspool.formats.orc import ENTRY_SIZE, OrcEncoding, OrcTable
-from unspool.targets.guest.kernel_memory import KernelMemory
+from unspool.targets.guest.kernel_memory import KernelMemory, list_entries
 
 MAX_MODULES = 4096
 MAX_MODULE = 64 << 20
@@ -165,10 +166,17 @@ class ModuleReader:
         return known + final + b"\0"
 
 
+class Tables(Protocol):
+    """What gives a module's tables: a `ModuleReader`, or what knows them without reading."""
+
+    def tables(self, place: ModulePlace) -> ModuleTables:
+        """The names and the unwind table of the code at this place."""
+
+
 class GuestModule:
     """One loaded module. Its names and unwind table are read out of the guest when they are first asked for."""
 
-    def __init__(self, place: ModulePlace, reader: ModuleReader) -> None:
+    def __init__(self, place: ModulePlace, reader: Tables) -> None:
         """Take the place, and what reads the rest."""
         self.place = place
         self._reader = reader
@@ -202,33 +210,32 @@ class GuestModule:
 def read_modules(memory: KernelMemory, head: int, layout: ModuleLayout) -> list[ModulePlace]:
     """The modules on the kernel's list at `head`, newest first; it ends at the first entry that is no module."""
     found: list[ModulePlace] = []
-    seen: set[int] = set()
-    at = memory.word(head)
-    while at and at != head and at not in seen and len(found) < MAX_MODULES:
-        seen.add(at)
-        data = memory.read(at - layout.list, layout.size) if at >= layout.list else None
-        if data is None:
+    for node in list_entries(memory, head, MAX_MODULES):
+        struct = node - layout.list
+        data = memory.read(struct, layout.size)
+        place = None if data is None else _place(struct, data, layout)
+        if data is None or place is None:
             break
-        place = _place(at - layout.list, data, layout)
-        if place is None:
-            break
-        state = None if layout.state is None else data[layout.state]
-        if state != _UNFORMED:
+        if layout.state is None or data[layout.state] != _UNFORMED:
             found.append(place)
-        at = int.from_bytes(data[layout.list : layout.list + 8], "little")
     return found
 
 
-def _place(struct: int, data: bytes, layout: ModuleLayout) -> ModulePlace | None:
-    name = data[layout.name : layout.name + _NAME_SIZE].partition(b"\0")[0]
+def printable_name(name: bytes | None) -> str | None:
+    """The name as text, None when it is empty or not of printable ASCII without spaces: then it is no name of the kernel's."""
     if not name or not all(32 < byte < 127 for byte in name):
         return None
+    return name.decode("ascii")
+
+
+def _place(struct: int, data: bytes, layout: ModuleLayout) -> ModulePlace | None:
+    name = printable_name(data[layout.name : layout.name + _NAME_SIZE].partition(b"\0")[0])
     text = _ranges(data, layout.text)
     span = _ranges(data, layout.span)
-    if not span:
+    if name is None or not span:
         return None
     # What belongs to one module lies together (the area for modules has 1.5 GiB); init parts are freed and may be far from the rest.
-    return ModulePlace(struct, name.decode("ascii"), text, span[0][0], span[0][1])
+    return ModulePlace(struct, name, text, span[0][0], span[0][1])
 
 
 def _ranges(data: bytes, fields: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
