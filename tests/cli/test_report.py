@@ -8,6 +8,7 @@ import pytest
 from store.recordings import HEADER, Scene, guests, small
 
 from unspool.cli.main import main
+from unspool.model.guest import Guest
 from unspool.store.writer import Writer
 
 
@@ -87,7 +88,8 @@ def test_an_unfinished_recording_says_so(tmp_path: Path, capsys: pytest.CaptureF
 def test_hostile_names_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evil = "\x1b[2J\u202eevil\n"
     with Writer(tmp_path / "a.unspool", HEADER) as out:
-        process = out.process(1, 1, evil, evil)
+        guest = out.guest(Guest(evil, 1, kernel_release=evil, registers_by=evil))
+        process = out.process(1, 1, evil, evil, guest=guest, cgroup=evil)
         stack = Scene(out).stack(Scene(out).frame(evil))
         out.sample(HEADER.monotonic_ns, process, out.thread(process, 1, evil), 0, "cpu", evil, 1, stack)
         out.machine({"cpu-model": evil})

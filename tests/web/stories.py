@@ -6,6 +6,7 @@ from pathlib import Path
 
 from store.recordings import HEADER, MONOTONIC, SECOND, Scene
 
+from unspool.model.guest import Guest
 from unspool.model.verdict import Stop
 from unspool.store.writer import Writer
 
@@ -30,10 +31,11 @@ def hostile(path: Path) -> Path:
     with Writer(path, HEADER) as writer:
         scene = Scene(writer)
         scene.modules["demo"] = writer.module(f"/lib/{EVIL}", "dd")
-        process = writer.process(1, 1, EVIL, EVIL)
+        guest = writer.guest(Guest(EVIL, 1, uuid=EVIL, kernel_release=EVIL, accel=EVIL, registers_by=EVIL))
+        process = writer.process(1, 1, EVIL, EVIL, guest=guest, cgroup=EVIL)
         thread = writer.thread(process, 1, EVIL)
         stacks = [scene.stack(scene.frame(EVIL, line=3)), scene.stack(scene.frame(EVIL), stop=Stop.NO_UNWIND_INFO, cause="demo")]
         for index, stack in enumerate(stacks):
-            writer.sample(HEADER.monotonic_ns + index, process, thread, 0, "cpu", EVIL, 1, stack)
+            writer.sample(HEADER.monotonic_ns + index, process, thread, 0, "cpu", EVIL, 1, stack, vcpu=0)
         writer.finish(SECOND)
     return path

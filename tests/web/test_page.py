@@ -305,9 +305,9 @@ def test_names_are_text_and_never_markup(browser: webdriver.Chrome, tmp_path: Pa
         wait_for(browser, lambda found: EVIL in text(found, ".tip"))
         choose(browser, "on")
         wait_for(browser, lambda found: EVIL in text(found, ".choices"))
-        for view, selector in (("table", "#functions"), ("sandwich", "#functions"), ("quality", "#causes")):
+        for view, selector in (("table", "#functions"), ("sandwich", "#functions"), ("quality", "#causes"), ("quality", "#machines")):
             browser.get(f"http://{running.host}/#view={view}&series=trigger")
-            part = EVIL.rpartition("/")[2] if view == "quality" else EVIL
+            part = EVIL.rpartition("/")[2] if selector == "#causes" else EVIL
             wait_for(browser, lambda found, selector=selector, part=part: part in text(found, selector))
         assert "Unspool" == browser.title
         assert [] == browser.find_elements(By.TAG_NAME, "img")
