@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/tour.py [FOLDER]
 
-FOLDER holds the recordings `before.unspool` and `after.unspool`; they are made when they are not there, and a temporary folder is used when
-it is not given.
+FOLDER holds the recordings `before.unspool`, `after.unspool` and `guest.unspool`; they are made when they are not there, and a temporary
+folder is used when it is not given. The guest is a Debian kernel under QEMU, as the tests boot it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from export.browser import chromium, wait_for  # noqa: E402 - the tests' own helpers
+from guest_machines import STABLE, boot, fetched, initramfs_of  # noqa: E402
 from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
+from target_programs import Programs  # noqa: E402
 from web.serving import Server, serving  # noqa: E402
 
 PICTURES = ROOT / "docs" / "pictures"
@@ -39,6 +41,22 @@ def recorded(folder: Path) -> list[Path]:
             subprocess.run([UNSPOOL, "record", "-F", "499", "-o", str(file), "--", *build], check=True, cwd=ROOT)
         files.append(file)
     return files
+
+
+def recorded_guest(folder: Path) -> Path:
+    """A recording of a virtual machine that works in its kernel and in a program of its own."""
+    file = folder / "guest.unspool"
+    if not file.exists():
+        kernel = fetched(STABLE)
+        initramfs = initramfs_of(kernel, Programs(folder), folder / "initramfs")
+        machine = boot(initramfs)
+        try:
+            with machine.workload("user"), machine.workload("kernel"):
+                command = [UNSPOOL, "record", "--guest", str(machine.pid), "-F", "99", "-d", "10", "--guest-budget", "50", "-o", str(file)]
+                subprocess.run(command, check=True)
+        finally:
+            machine.kill()
+    return file
 
 
 def hottest(server: Server, process: str) -> tuple[str, str]:
@@ -86,12 +104,23 @@ def pictures(driver: webdriver.Chrome, server: Server) -> None:
     save(driver, "diff")
 
 
+def picture_of_guest(driver: webdriver.Chrome, server: Server) -> None:
+    """The guest's flame graph, its timeline by virtual CPU."""
+    driver.get(server.link)
+    driver.set_window_size(1200, 760)
+    show(driver, server, "series=vcpu")
+    save(driver, "guest")
+
+
 def main() -> None:
     """Make them."""
     with tempfile.TemporaryDirectory() as temporary:
-        files = recorded(Path(sys.argv[1] if len(sys.argv) > 1 else temporary))
-        with serving(*files) as server, chromium(width=1200, height=720) as driver:
-            pictures(driver, server)
+        folder = Path(sys.argv[1] if len(sys.argv) > 1 else temporary)
+        with chromium(width=1200, height=720) as driver:
+            with serving(*recorded(folder)) as server:
+                pictures(driver, server)
+            with serving(recorded_guest(folder)) as server:
+                picture_of_guest(driver, server)
 
 
 if __name__ == "__main__":
