@@ -65,6 +65,8 @@ def test_the_same_thing_has_one_identity(tmp_path: Path) -> None:
         module = out.module("/lib/a.so", "aa")
         assert module == out.module("/lib/a.so", "aa")
         assert module != out.module("/lib/a.so", "bb")
+        assert module == out.module("/lib/a.so", "aa", guest=1), "one build, wherever it runs"
+        assert len({out.module("/lib/b.so"), out.module("/lib/b.so", guest=1), out.module("/lib/b.so", guest=2)}) == 3
         frame = out.frame(module, 0x7000, 0x10, "user", Trust.CFI)
         assert frame == out.frame(module, 0x9000, 0x10, "user", Trust.CFI), "mapped elsewhere, the same code"
         assert frame != out.frame(None, 0x7000, None, "user", Trust.CFI)

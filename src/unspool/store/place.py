@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import stat
 import tempfile
@@ -31,7 +32,7 @@ def create(path: Path, *, replace: bool = False) -> None:
             f"{wal_of(path)} is in the way",
             hint="It belongs to a recording that was killed. Move both files away, or choose another name with -o.",
         )
-    content = _empty_recording()
+    content = empty_recording()
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -52,7 +53,8 @@ def private_files() -> Iterator[None]:
         os.umask(before)
 
 
-def _empty_recording() -> bytes:
+@functools.cache
+def empty_recording() -> bytes:
     """An empty database: DuckDB refuses to open an empty file, so it is made in a directory of our own and copied into the new file."""
     import duckdb
 

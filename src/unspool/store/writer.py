@@ -37,6 +37,14 @@ REMEMBERED_STACKS = 100_000
 """How many stacks are remembered: an hour of recording must not fill the memory. One that was forgotten gets a second number."""
 
 
+def prepare() -> None:
+    """Load what a writer needs (0.2 s): in the time that something else takes, so that the first `Writer` is there at once."""
+    import numpy as np
+
+    np.zeros(1)
+    place.empty_recording()
+
+
 class Writer:
     """A recording that grows. Every method but `commit` and `finish` only buffers; nothing is on disk before `commit()`.
 
@@ -62,7 +70,7 @@ class Writer:
         self._guests_changed = False
         self._processes: dict[tuple[int, int, str, str | None, int | None], int] = {}
         self._threads: dict[tuple[int, int, str], int] = {}
-        self._modules: dict[tuple[str, str, str], int] = {}
+        self._modules: dict[tuple[str, str, str, int | None], int] = {}
         self._frames: dict[tuple[int | None, int, str, Trust | None], int] = {}
         self._stacks: dict[tuple[Any, ...], int] = {}
         self._last_stack = 0
@@ -123,9 +131,12 @@ class Writer:
             self._add["threads"]((known, process, tid, text(comm)))
         return known
 
-    def module(self, path: str, build_id: str = "", kind: ModuleKind = "file") -> int:
-        """The file (or vDSO, kernel, anonymous code) behind addresses; the same path with another build id is another module."""
-        key = (path, build_id, kind)
+    def module(self, path: str, build_id: str = "", kind: ModuleKind = "file", *, guest: int | None = None) -> int:
+        """The file (or vDSO, kernel, anonymous code) behind addresses; the same path with another build id is another module.
+
+        Without a build id a path of one machine says nothing of the same path on another: `guest` tells them apart then.
+        """
+        key = (path, build_id, kind, None if build_id else guest)
         known = self._modules.get(key)
         if known is None:
             known = self._modules[key] = len(self._modules) + 1
