@@ -15,6 +15,7 @@ from typing import Protocol
 from unspool.capture.guest_budget import Budget, Limits
 from unspool.capture.guest_channel import TimedOut
 from unspool.capture.guest_files import FileQueue
+from unspool.capture.guest_idle import any_state
 from unspool.capture.guest_process import Decoder, DecoderDied
 from unspool.capture.guest_wire import (
     MAX_NAMES,
@@ -235,8 +236,9 @@ class GuestSampler:
     def _discover(self) -> None:
         """Look for the kernel by the registers of the first vCPU that has some; the guest runs on meanwhile."""
         decoder = self._running_decoder()
-        state = self._any_state()
-        if state is None:
+        state = any_state(self.source)
+        if not isinstance(state, VcpuState):
+            self.ended = state or ""
             self._retry_at = time.monotonic() + RETRY_SECONDS
             return
         found = checked_kernel(decoder.ask({"op": "discover", "state": state_to_wire(state)}, DISCOVER_SECONDS))
@@ -249,16 +251,6 @@ class GuestSampler:
         self.outlet.kernel(self.generation, found)
         # What is done for the first time takes long: not while the guest is held. The answer is of no moment, and is thrown away.
         decoder.ask({"op": "warm", "state": state_to_wire(state)}, REQUEST_SECONDS)
-
-    def _any_state(self) -> VcpuState | None:
-        for vcpu in self.source.vcpus:
-            with self.source.hold(vcpu) as state:
-                if isinstance(state, VcpuState):
-                    return state
-                if state.kind is RefusalKind.GONE:
-                    self.ended = state.reason
-                    return None
-        return None
 
     def _lose_kernel(self) -> None:
         """The guest was rebooted: nothing that was learned holds any more."""

@@ -1,4 +1,4 @@
-"""Print the stack of every thread of a live process, now, or of a core dump.
+"""Print the stack of every thread of a live process, now, of a core dump, or of the tasks of a virtual machine.
 
 Each thread is stopped while it is walked, for as short as possible, and runs on afterwards; also when this command is killed.
 Every stack says where it ends and why, and whether it can be trusted (docs/stack.md).
@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from unspool.cli.guest_options import add_guest_arguments, guest_plan
 from unspool.cli.printable import printable
+from unspool.errors import BadRequest
 from unspool.model.explain import explain
 from unspool.model.symbol import Symbol, Unnamed
 from unspool.model.verdict import Stop, Verdict
+from unspool.session.guests import GuestPlan
 from unspool.session.stacks import NamedFrame, ProcessStacks, ThreadStack, stacks_of
 from unspool.session.walking import MAX_FRAMES, Walking
 
@@ -26,12 +29,14 @@ EXAMPLES = """examples:
   unspool stack 1234 --json       the same for programs
   unspool stack 1234 --guess frame-pointer    through compiled JavaScript, Java and the like
   unspool stack ./core            every thread in a core dump (./12 for a file whose name is a number)
+  unspool stack --guest web       every task of a virtual machine, kernel and user stack
+  unspool stack --guest web 1234  one process in it
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("target", metavar="PID|CORE", help="the process, or a core dump")
+    parser.add_argument("target", metavar="PID|CORE", nargs="?", help="the process, or a core dump")
     parser.add_argument("-t", "--tid", metavar="TID", type=int, action="append", help="only this thread (may be given again)")
     parser.add_argument("--no-lines", action="store_true", help="no source lines, no inlined calls: quick where debug information is large")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -48,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-frames", metavar="N", type=positive, default=MAX_FRAMES, help=f"frames of a thread at most (default: {MAX_FRAMES:,})"
     )
 
+    add_guest_arguments(parser, several=False)
+
 
 def positive(text: str) -> int:
     """A number from 1 on; ValueError for any other."""
@@ -59,6 +66,11 @@ def positive(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the stacks; 1 when the kernel allowed no look at any of them."""
+    plan = guest_plan(arguments)
+    if plan is not None:
+        return _run_guest(arguments, plan)
+    if arguments.target is None:
+        raise BadRequest("nothing to look at", hint="Give a process's number, a core dump, or a virtual machine with --guest.")
     stacks = _stacks(arguments)
     if arguments.json:
         json.dump(as_json(stacks), sys.stdout)
@@ -66,6 +78,27 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.writelines(f"{line}\n" for line in lines(stacks))
     return int(bool(stacks.threads) and all(thread.stack.stop is Stop.PERMISSION for thread in stacks.threads))
+
+
+def _run_guest(arguments: argparse.Namespace, plan: GuestPlan) -> int:
+    from unspool.session.guest_stacks import stacks_of_guest
+
+    target = arguments.target
+    if target is not None and not target.isdecimal():
+        raise BadRequest(f"{target!r} is no number of a process in the guest")
+    if arguments.tid:
+        raise BadRequest("-t names threads of this host, so it has no place beside --guest", hint="Give the process's number instead.")
+    found = stacks_of_guest(plan, None if target is None else int(target), lines=not arguments.no_lines)
+    if arguments.json:
+        kernel = {"release": found.kernel.release, "build_id": found.kernel.build_id, "base": hex(found.kernel.base)}
+        json.dump({"guest": found.guest, "kernel": kernel, "processes": [as_json(stacks) for stacks in found.processes]}, sys.stdout)
+        sys.stdout.write("\n")
+        return 0
+    sys.stdout.write(f"guest {printable(found.guest)}, Linux {printable(found.kernel.release)}\n")
+    for stacks in found.processes:
+        sys.stdout.write("\n")
+        sys.stdout.writelines(f"{line}\n" for line in lines(stacks))
+    return 0
 
 
 def _stacks(arguments: argparse.Namespace) -> ProcessStacks:

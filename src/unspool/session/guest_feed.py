@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,10 +14,9 @@ from unspool.capture.frames import Tally
 from unspool.capture.guest_events import CannotSample, Counted, Ended, Event, File, Kernel, Names, Ready, Sample
 from unspool.capture.guest_wire import GuestFrame, GuestModule, GuestStack, GuestTask
 from unspool.model.guest import Guest
-from unspool.model.symbol import Symbol, Unnamed
+from unspool.model.symbol import Symbol
 from unspool.model.verdict import Stop, Verdict
-from unspool.symbols.files import OpenFile, open_in_root
-from unspool.symbols.reasons import Reason
+from unspool.session.guest_sources import source_of
 from unspool.targets.guest.machines import Machine
 
 if TYPE_CHECKING:
@@ -117,7 +115,8 @@ class GuestFeed:
             if not module.frames:
                 continue
             key = ("guest", self.machine.pid, number)
-            symbolizer.add(key, self._source(module))
+            kept, module.descriptor = module.descriptor, None
+            symbolizer.add(key, source_of(module.described, kept, self._sysroot, whole=module.whole))
             for (row, _), named in zip(module.frames.items(), symbolizer.names(key, list(module.frames.values())), strict=True):
                 self._writer.name(row, named)
             module.frames = {}
@@ -155,7 +154,7 @@ class GuestFeed:
     def _sample(self, event: Sample) -> None:
         stack, writer = event.stack, self._writer
         for number, described in stack.modules.items():
-            row = writer.module(described.path, described.build_id, described.kind)
+            row = writer.module(described.path, described.build_id, described.kind, guest=self._guest)
             self._modules[number] = _Module(described, row)
         rows = tuple(self._frame(frame, "kernel" if index < stack.kernel_frames else "user") for index, frame in enumerate(stack.frames))
         last = stack.frames[-1].module if stack.frames else None
@@ -197,44 +196,6 @@ class GuestFeed:
             os.close(event.descriptor)
             return
         module.descriptor, module.whole = event.descriptor, event.whole
-
-    def _source(self, module: _Module) -> OpenFile | Unnamed:
-        """Where a module's names come from: the guest's memory when the whole file is there, else the sysroot, else what there is."""
-        described = module.described
-        kept, module.descriptor = module.descriptor, None
-        if kept is None or not module.whole:
-            file = self._in_sysroot(described)
-            if file is not None:
-                if kept is not None:
-                    os.close(kept)
-                return file
-        if kept is not None:
-            return OpenFile(kept, described.path, described.build_id, self._folder())
-        if described.kind != "file":
-            return Reason.ANONYMOUS.because()
-        return Reason.FILE_UNREACHABLE.because("it is not in the guest's memory; --sysroot says where a copy of it is")
-
-    def _in_sysroot(self, described: GuestModule) -> OpenFile | None:
-        if self._sysroot is None or described.kind != "file":
-            return None
-        with contextlib.suppress(OSError):
-            root = self._folder()
-            try:
-                return OpenFile(open_in_root(root, described.path), described.path, described.build_id, root)
-            except OSError:
-                os.close(root)
-        return None
-
-    def _folder(self) -> int:
-        """The folder below which debug files are looked for. A guest must not name a file of this host: without a sysroot an empty one."""
-        if self._sysroot is not None:
-            return os.open(self._sysroot, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        folder = tempfile.mkdtemp(prefix="unspool-")
-        try:
-            return os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        finally:
-            # A folder that is gone stays empty.
-            Path(folder).rmdir()
 
     def _tally(self, stack: GuestStack, path: str) -> None:
         key = stack.stop, path, stack.judgement.verdict

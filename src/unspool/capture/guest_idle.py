@@ -1,0 +1,42 @@
+"""Idle vCPUs read all the same: for the one look that finds a kernel, and for the stacks that a user asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from unspool.targets.guest.registers import RefusalKind, VcpuSource, VcpuState
+from unspool.targets.guest.vcpu_threads import VcpuThreads
+
+
+@contextmanager
+def idle_too(source: VcpuSource) -> Iterator[None]:
+    """Within the block holds take idle vCPUs, too: it wakes each of them for a moment."""
+    fields = vars(source)
+    threads = fields.get("_threads")
+    if not isinstance(threads, VcpuThreads):
+        yield
+        return
+    # Of threads that run several vCPUs none is ever called idle.
+    fields["_threads"] = replace(threads, shared=True)
+    try:
+        yield
+    finally:
+        fields["_threads"] = threads
+
+
+def any_state(source: VcpuSource) -> VcpuState | str | None:
+    """The state of a vCPU, of a busy one if there is; None when there is none now, the reason when there never will be."""
+    for vcpu in source.vcpus:
+        with source.hold(vcpu) as state:
+            if isinstance(state, VcpuState):
+                return state
+            if state.kind is RefusalKind.GONE:
+                return state.reason
+    with idle_too(source):
+        for vcpu in source.vcpus:
+            with source.hold(vcpu) as state:
+                if isinstance(state, VcpuState):
+                    return state
+    return None
