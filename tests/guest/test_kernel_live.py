@@ -36,27 +36,28 @@ def ram(guest_machine: GuestMachine) -> Iterator[Ram]:
 
 
 @pytest.fixture
-def states(guest_machine: GuestMachine) -> list[VcpuState]:
-    """One state of each vCPU."""
+def stub(guest_machine: GuestMachine) -> Iterator[GdbStub]:
+    """The registers of its vCPUs."""
     stub = GdbStub.open(Endpoint(path=str(guest_machine.gdb)))
     try:
-        return [held(stub, vcpu) for vcpu in stub.vcpus]
+        yield stub
     finally:
         stub.close()
 
 
-def held(stub: GdbStub, vcpu: int) -> VcpuState:
+def found(ram: Ram, stub: GdbStub, vcpu: int = 0, cache: KernelCache | None = None) -> tuple[GuestKernel, VcpuState]:
+    """The kernel by one vCPU, which is held: the page tables of a process that ends meanwhile lead nowhere."""
     with stub.hold(vcpu) as state:
         assert isinstance(state, VcpuState), state
-        return state
+        kernel = discover(ram, state, cache=cache)
+    assert isinstance(kernel, GuestKernel), kernel
+    return kernel, state
 
 
 @pytest.fixture
-def kernel(ram: Ram, states: list[VcpuState]) -> GuestKernel:
-    """The kernel, found while the guest runs: nothing that is read for it changes."""
-    found = discover(ram, states[0])
-    assert isinstance(found, GuestKernel), found
-    return found
+def kernel(ram: Ram, stub: GdbStub) -> GuestKernel:
+    """The kernel of the guest, which runs on."""
+    return found(ram, stub)[0]
 
 
 def lines(symbols: KernelSymbols) -> bytes:
@@ -106,15 +107,13 @@ def test_identity_and_types_are_those_of_the_guest(guest_machine: GuestMachine, 
     assert () == kernel.missing
 
 
-def test_every_vcpu_leads_to_the_same_kernel(ram: Ram, states: list[VcpuState]) -> None:
+def test_every_vcpu_leads_to_the_same_kernel(ram: Ram, stub: GdbStub) -> None:
     cache = KernelCache()
-    found = [discover(ram, state, cache=cache) for state in states]
-    assert all(isinstance(kernel, GuestKernel) for kernel in found), found
-    assert 1 == len({id(kernel.tables) for kernel in found if isinstance(kernel, GuestKernel)})
-    first = found[0]
-    assert isinstance(first, GuestKernel)
-    first.forget()
-    assert first.same_boot()
-    # An idle guest halts both in the kernel, where GS is the per-CPU area; in user mode it may not be known which CPU it is.
-    numbers = [first.cpu_of(state) for state in states]
-    assert all(found in {None, vcpu} for vcpu, found in enumerate(numbers)), numbers
+    kernels = [found(ram, stub, vcpu, cache) for vcpu in stub.vcpus]
+    assert len(kernels) == 2
+    assert 1 == len({id(kernel.tables) for kernel, _ in kernels})
+    for vcpu, (kernel, state) in enumerate(kernels):
+        # In user mode GS is the program's, and the other one may not be known.
+        assert kernel.cpu_of(state) in {None, vcpu}
+        kernel.forget()
+        assert kernel.same_boot()

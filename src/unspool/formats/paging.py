@@ -13,8 +13,8 @@ from typing import NamedTuple
 from unspool.model.memory import Memory
 
 PAGE = 4096
-MAX_TABLES = 8192
-"""The tables that one iteration looks at: more than a kernel's image needs, few enough where tables point at themselves."""
+MAX_TABLES = 1024
+"""The tables that one iteration looks at: 515 map 1 GiB by 4 KiB, all there can be of a kernel; where tables hold themselves it is an end."""
 MAX_READ = 64 << 20
 """The largest single read of virtual memory in bytes."""
 
