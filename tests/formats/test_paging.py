@@ -151,3 +151,14 @@ def test_any_tables_give_an_answer(entries: list[int], address: int, levels: int
     assert where is None or 0 <= where.pa < 1 << 52
     data = found.read(address, size)
     assert data is None or len(data) == size
+
+
+def test_all_that_a_kernel_can_have_is_within_the_limit() -> None:
+    """1 GiB mapped page by page, each elsewhere."""
+    made = writer()
+    for table in range(512):
+        made.map(TOP + table * LARGE, 0)
+        made.map(TOP + table * LARGE + LARGE - PAGE, 0)
+    runs = list(tables(made).regions(TOP, TOP + HUGE))
+    assert 1024 == len(runs)
+    assert TOP + HUGE - PAGE == runs[-1].start
