@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unspool.errors import BadInput, NoSuchTarget, UnspoolError, Unsupported
+from unspool.targets.guest import channel
 from unspool.targets.guest.channel import Channel, Endpoint
 from unspool.targets.guest.gdbstub import GdbStub, parse_registers
 from unspool.targets.guest.registers import RefusalKind, Refused, VcpuState
@@ -140,8 +141,9 @@ def test_damaged_answers_at_the_start_are_an_error_and_the_machine_runs_on(
         assert fake.wait_running()
 
 
-def test_a_socket_that_serves_another_client_is_an_error(gdb: FakeGdb) -> None:
+def test_a_socket_that_serves_another_client_is_an_error(gdb: FakeGdb, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not even connected to: a client that waits in the queue would stop the machine when its turn comes."""
+    monkeypatch.setattr(channel, "_LEAVE_SECONDS", 0.2)
     with opened(gdb):
         stops = gdb.stops
         with pytest.raises(Unsupported, match="does not answer"):
@@ -170,6 +172,8 @@ def test_user_mode_is_told_by_the_code_segment() -> None:
 
 SAMPLER = """
 import sys
+from unspool.targets.guest import watchdog
+watchdog.HOLD_SECONDS = float(sys.argv[2])
 from unspool.targets.guest.channel import Endpoint
 from unspool.targets.guest.gdbstub import GdbStub
 with GdbStub.open(Endpoint(path=sys.argv[1])).hold(0) as state:
@@ -182,7 +186,10 @@ with GdbStub.open(Endpoint(path=sys.argv[1])).hold(0) as state:
 def test_a_sampler_that_dies_or_hangs_in_mid_hold_leaves_the_machine_running(gdb: FakeGdb, how: signal.Signals) -> None:
     """The watchdog lets the machine run: at once, or when no hold may take longer."""
     sampler = subprocess.Popen(
-        [sys.executable, "-c", SAMPLER, str(gdb.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-c", SAMPLER, str(gdb.path), "600" if how is signal.SIGKILL else "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         assert sampler.stdout is not None

@@ -26,6 +26,7 @@ COMMANDS = {
     "live": "tell whether a function is on any thread's stack",
     "audit": "what a file gives a reliable unwinder",
     "sframe": "show, check, make, compare and count the SFrame data of files",
+    "guest": "find the virtual machines of this host, and how to look into them",
     "doctor": "try what this machine can do",
     "completions": "print completions of bash, zsh or fish",
 }

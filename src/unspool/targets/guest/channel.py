@@ -21,11 +21,11 @@ from functools import cache
 from unspool.errors import BadInput, NoSuchTarget, NotPermitted, UnspoolError, Unsupported
 from unspool.targets.guest import sockets
 
-CONNECT_SECONDS = 3.0
+CONNECT_SECONDS = 5.0
 """How long a monitor may take to answer a new client. One that serves another client never does."""
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 20.0
 """How long a monitor may take for one answer: far longer than a busy one needs."""
-_LEAVE_SECONDS = 1.0
+_LEAVE_SECONDS = 5.0
 _LONGEST_MESSAGE = 16 << 20
 _CHUNK = 1 << 16
 _OPENAT2 = 437  # the same number on every machine

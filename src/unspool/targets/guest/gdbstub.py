@@ -23,8 +23,10 @@ from unspool.targets.guest.registers import RefusalKind, Refused, VcpuState
 from unspool.targets.guest.vcpu_threads import VcpuThreads
 from unspool.targets.guest.watchdog import Watchdog
 
-DETACH = b"$D;1#b0"
 _INTERRUPT, _CONTINUE = b"\x03", b"$c#63"
+# A running machine takes the first byte as the wish to stop it, a stopped one ignores an interrupt: it is obeyed in both states.
+DETACH = _INTERRUPT + b"$D;1#b0"
+DETACHED = b"$OK#9a"
 # QEMU's i386-64bit.xml: rax rbx rcx rdx rsi rdi rbp rsp r8-r15 rip, eflags, cs ss ds es fs gs, fs_base gs_base k_gs_base,
 # cr0 cr2 cr3 cr4 cr8 efer.
 _LAYOUT = struct.Struct("<17Q7I9Q")
@@ -49,18 +51,28 @@ class Gdb:
 
     def detach(self) -> None:
         """Let the machine run and end the session, whatever state they are in."""
-        with suppress(OSError, UnspoolError):
-            # A running machine takes the first byte as the wish to stop it, a stopped one ignores an interrupt.
-            self.channel.send(_INTERRUPT + DETACH)
+        try:
+            self.watchdog.holding()
+            self.channel.send(DETACH)
             deadline = self.channel.deadline()
-            while time.monotonic() < deadline and self.receive() != b"OK":
-                pass
-        self.leave()
+            while time.monotonic() < deadline:
+                if self.receive() == b"OK":
+                    self.leave()
+                    return
+        except (OSError, UnspoolError):
+            pass
+        finally:
+            self.abandon()
 
     def leave(self) -> None:
         """End the session and leave the machine as it is."""
-        self.channel.close()
         self.watchdog.close()
+        self.channel.close()
+
+    def abandon(self) -> None:
+        """End the session; a machine that is held is let run by the watchdog, which waits for it longer than we can."""
+        self.watchdog.abandon()
+        self.channel.close()
 
     def greet(self) -> None:
         """The first exchange; TimeoutError when the stub serves another client."""
@@ -114,8 +126,8 @@ class Gdb:
 def packet(body: bytes) -> bytes:
     """A packet of the GDB remote protocol.
 
-    >>> packet(b"D;1") == DETACH
-    True
+    >>> packet(b"c")
+    b'$c#63'
     """
     return b"$%b#%02x" % (body, sum(body) & 0xFF)
 
@@ -148,6 +160,8 @@ class GdbStub:
         self.vcpus = vcpus
         self._gdb = gdb
         self._threads = threads
+        self.skips_idle = True
+        self._idle: set[int] = set()
         self._depth = 0
         self._ended: Refused | None = None
 
@@ -193,16 +207,16 @@ class GdbStub:
     def _unfit(self, vcpu: int) -> Refused | None:
         if vcpu not in self.vcpus:
             return Refused(f"there is no vCPU {vcpu}", RefusalKind.IMPOSSIBLE)
-        if self._depth:
-            return None
-        try:
-            if self._foreign_stop():
-                return self._end("somebody else paused the machine")
-        except OSError:
-            return self._end("the machine ended")
-        if self._threads and self._threads.halted(vcpu):
-            return Refused("the vCPU is idle", RefusalKind.HALTED)
-        return None
+        if not self._depth:
+            try:
+                if self._foreign_stop():
+                    return self._leave()
+            except OSError:
+                return self._end("the machine ended")
+            # All are asked now: once the machine stands still, every vCPU's thread waits.
+            skips = self._threads if self.skips_idle else None
+            self._idle = {number for number in self.vcpus if skips and skips.halted(number)}
+        return Refused("the vCPU is idle", RefusalKind.HALTED) if vcpu in self._idle else None
 
     def _foreign_stop(self) -> bool:
         """Whether a stop was reported that we did not ask for."""
@@ -215,36 +229,37 @@ class GdbStub:
             answer = self._gdb.receive()
             if self._depth == 1:
                 if answer[:1] not in _STOP_REPLIES:
-                    return self._end("somebody else paused the machine")
+                    return self._leave()
                 answer = self._gdb.receive()
             if answer != b"OK":
                 self._gdb.receive()
                 return Refused(f"the gdbstub does not know vCPU {vcpu}", RefusalKind.IMPOSSIBLE)
             return parse_registers(self._gdb.receive())
         except TimeoutError:
-            return self._give_up("the machine did not answer in time")
+            return self._end("the machine did not answer in time")
         except OSError:
             return self._end("the machine ended")
         except BadInput as error:
-            return self._give_up(str(error))
+            return self._end(str(error))
 
     def _resume(self) -> None:
         """Let the machine run, unless it was not us who stopped it."""
         if self._ended is None:
             try:
                 if not self._gdb.resume():
-                    self._give_up("the watchdog let the machine run, because it was held too long")
+                    self._end("the watchdog let the machine run, because it was held too long")
             except OSError:
                 self._end("the machine ended")
 
-    def _give_up(self, reason: str) -> Refused:
-        """Detach without waiting for an answer: what was sent is obeyed when the machine reads it."""
-        with suppress(OSError):
-            self._gdb.channel.send(DETACH)
-        return self._end(reason)
-
     def _end(self, reason: str) -> Refused:
+        """No later hold works; the watchdog lets the machine run, if it is still held."""
         self._ended = Refused(reason, RefusalKind.GONE)
+        self._gdb.abandon()
+        return self._ended
+
+    def _leave(self) -> Refused:
+        """The same, but the machine stays paused as somebody else wants it."""
+        self._ended = Refused("somebody else paused the machine", RefusalKind.GONE)
         self._gdb.leave()
         return self._ended
 
@@ -253,7 +268,7 @@ def attach(endpoint: Endpoint) -> Gdb:
     """A session with a machine that stands still from now on; an UnspoolError when there is none."""
     connection = new_socket(endpoint)
     # It must watch before the machine can stop.
-    watchdog = Watchdog.start(connection, DETACH)
+    watchdog = Watchdog.start(connection, DETACH, DETACHED)
     watchdog.holding()
     try:
         with as_request(f"the gdb socket {endpoint}"):
@@ -261,7 +276,7 @@ def attach(endpoint: Endpoint) -> Gdb:
             try:
                 gdb.greet()
             except BaseException:
-                gdb.detach()
+                gdb.abandon()
                 raise
     except BaseException:
         watchdog.close()

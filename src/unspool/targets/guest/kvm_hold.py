@@ -65,6 +65,7 @@ class KvmHold:
         self._threads = VcpuThreads(pid, {number: vcpu.tid for number, vcpu in vcpus.items()})
         self._start = _start_of(pid)
         self._late: list[Seized] = []
+        self.skips_idle = True
 
     @classmethod
     def open(cls, pid: int) -> Self:
@@ -102,7 +103,7 @@ class KvmHold:
             return
         # A thread that did not stop in its time stops when it wakes up, and must be let go then.
         self._late = [seized for seized in self._late if not _release(seized, 0)]
-        if self._threads.halted(vcpu):
+        if self.skips_idle and self._threads.halted(vcpu):
             yield Refused("the vCPU is idle", RefusalKind.HALTED)
             return
         seized = self._seize(found.tid)

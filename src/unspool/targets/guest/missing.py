@@ -35,6 +35,9 @@ def hints(machine: Machine, program: str, options: QemuOptions | None, *, busy: 
     if not _readable(machine.pid):
         yield Hint("its memory is not ours to see", "sudo unspool guest list   (or grant CAP_SYS_PTRACE)")
         return
+    state = procfs.thread_state(machine.pid, machine.pid)
+    if state and state.state == "T":
+        yield Hint("its process is stopped (SIGSTOP), so that it answers nothing", f"kill -CONT {machine.pid}")
     tracer = procfs.status_number(machine.pid, "TracerPid")
     if tracer and machine.accel == "kvm":
         yield Hint(f"process {tracer} traces it, and a thread has one tracer at a time", f"end it, or let it detach: ps -p {tracer}")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from unspool.errors import BadInput, BadRequest, UnspoolError, Unsupported
-from unspool.targets.guest import gdbstub, layout, ram
-from unspool.targets.guest.channel import as_request
+from unspool.targets.guest import gdbstub, layout, ram, sockets
+from unspool.targets.guest.channel import Endpoint, as_request
 from unspool.targets.guest.kvm_hold import KvmHold
 from unspool.targets.guest.layout import Hmp
 from unspool.targets.guest.machines import Machine, plain_extents
@@ -38,6 +38,8 @@ def open_source(machine: Machine, method: str | None = None) -> VcpuSource:
     method = method or automatic(machine)
     if method not in METHODS:
         raise BadRequest(f"there is no back end {method!r}", hint=f"There are {', '.join(METHODS)}.")
+    if method == "gdbstub" and machine.gdb is None and machine.qmp:
+        return gdbstub.GdbStub.open(open_gdb(machine), threads_of(machine))
     if method not in machine.registers_by:
         there = ", ".join(machine.registers_by) or "none"
         raise Unsupported(f"machine {machine.name!r} cannot be read by {method}", hint=f"It has: {there}.")
@@ -52,6 +54,24 @@ def open_source(machine: Machine, method: str | None = None) -> VcpuSource:
             return TcgState.open(machine.pid, hmp, threads_of(machine))
     assert machine.qmp is not None
     return QmpRegisters.open(machine.qmp, machine.pid, stopping=method == "qmp-stop")
+
+
+def open_gdb(machine: Machine, path: str = "") -> Endpoint:
+    """A gdb socket that QEMU opens at that path (as it sees it; beside its QMP socket without one), through QMP; the machine runs on."""
+    if machine.qmp is None:
+        raise Unsupported(f"machine {machine.name!r} has no QMP socket", hint="`unspool guest list` says what to do.")
+    path = path or f"{machine.qmp.path or f'/tmp/{machine.pid}'}.gdb"  # noqa: S108 QEMU refuses a path that is there
+    if not path.isprintable():
+        raise BadRequest(f"{path!r} is no path that QEMU's monitor can be told")
+    qmp = Qmp.open(machine.qmp)
+    try:
+        with as_request("the QMP socket"):
+            answer = qmp.hmp(f"gdbserver unix:{path.replace(',', ',,')},server=on,wait=off")
+    finally:
+        qmp.close()
+    if path not in sockets.listening_paths(machine.pid):
+        raise Unsupported(f"QEMU opens no gdb socket at {path!r}: {answer.strip()!r}", hint="Choose a --path that QEMU may write.")
+    return Endpoint(path=path, pid=machine.pid)
 
 
 def open_ram(machine: Machine, given: str | None = None) -> Ram:

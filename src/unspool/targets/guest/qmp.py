@@ -21,7 +21,8 @@ from unspool.targets.guest.vcpu_threads import VcpuThreads
 from unspool.targets.guest.watchdog import Watchdog
 
 # 0xFF resets QEMU's parser, should we have died in the middle of a request (QEMU docs, qmp-spec, "Reset").
-RESUME = b'\xff{"execute":"cont"}\n'
+RESUME = b'\xff{"execute":"cont","id":"watchdog"}\n'
+RESUMED = b'"watchdog"'
 _MOST_LINES = 100_000
 _MOST_VCPUS = 4096
 
@@ -126,8 +127,10 @@ class QmpRegisters:
         self.vcpus = tuple(sorted(threads.tids))
         self._qmp = qmp
         self._threads = threads
+        self.skips_idle = True
+        self._idle: set[int] = set()
         self._ended: Refused | None = None
-        self._watchdog = Watchdog.start(qmp.channel.socket, RESUME) if stopping else None
+        self._watchdog = Watchdog.start(qmp.channel.socket, RESUME, RESUMED) if stopping else None
         self._depth = 0
 
     @classmethod
@@ -175,17 +178,16 @@ class QmpRegisters:
     def _unfit(self, vcpu: int) -> Refused | None:
         if vcpu not in self.vcpus:
             return Refused(f"there is no vCPU {vcpu}", RefusalKind.IMPOSSIBLE)
-        if self._depth:
-            return None
-        try:
-            self._qmp.notice()
-        except OSError:
-            return self._end("the machine ended")
-        if self._is_paused():
-            return Refused("somebody else paused the machine")
-        if self._threads.halted(vcpu):
-            return Refused("the vCPU is idle", RefusalKind.HALTED)
-        return None
+        if not self._depth:
+            try:
+                self._qmp.notice()
+            except OSError:
+                return self._end("the machine ended")
+            if self._is_paused():
+                return Refused("somebody else paused the machine")
+            # All are asked now: once the machine stands still, every vCPU's thread waits.
+            self._idle = {number for number in self.vcpus if self.skips_idle and self._threads.halted(number)}
+        return Refused("the vCPU is idle", RefusalKind.HALTED) if vcpu in self._idle else None
 
     def _is_paused(self) -> bool:
         return self._qmp.events["STOP"] > self._qmp.events["RESUME"]
@@ -202,7 +204,6 @@ class QmpRegisters:
             try:
                 self._qmp.execute("cont")
             except (OSError, UnspoolError):
-                # It was asked to run; whether it obeyed is not known.
                 self._end("the machine does not obey")
         if not watchdog.released() and self._ended is None:
             self._end("the watchdog let the machine run, because it was held too long")
@@ -220,9 +221,8 @@ class QmpRegisters:
     def _end(self, reason: str) -> Refused:
         self._ended = Refused(reason, RefusalKind.GONE)
         if self._watchdog:
-            with suppress(OSError):
-                self._qmp.channel.send(RESUME)
-            self._watchdog.close()
+            # It lets the machine run, if it is still held, and waits for that longer than we can.
+            self._watchdog.abandon()
         self._qmp.close()
         return self._ended
 

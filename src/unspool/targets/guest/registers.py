@@ -98,6 +98,8 @@ class VcpuSource(Protocol):
     """The vCPUs' numbers, as the guest's kernel counts them on a plain machine: 0, 1, 2, ..."""
     snapshot: bool
     """Whether `hold` stops the vCPU, so that registers and memory belong together."""
+    skips_idle: bool
+    """Whether a vCPU that is told to be idle from outside is refused (HALTED) without being touched: True when opened, may be changed."""
 
     def hold(self, vcpu: int) -> AbstractContextManager[VcpuState | Refused]:
         """The vCPU's state; where `snapshot` is True it stands still until the `with` block ends, however that ends."""

@@ -61,6 +61,7 @@ class TcgState:
         self._memory = memory
         self._places = dict(places)
         self._threads = threads
+        self.skips_idle = True
 
     @classmethod
     def open(cls, pid: int, hmp: Hmp, threads: VcpuThreads | None = None) -> Self:
@@ -93,7 +94,7 @@ class TcgState:
         place = self._places.get(vcpu)
         if place is None:
             return Refused(f"there is no vCPU {vcpu}", RefusalKind.IMPOSSIBLE)
-        if self._threads and self._threads.halted(vcpu):
+        if self.skips_idle and self._threads and self._threads.halted(vcpu):
             return Refused("the vCPU is idle", RefusalKind.HALTED)
         data = _read(self._memory, place.address, _SIZE)
         if data is None:

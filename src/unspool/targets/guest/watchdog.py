@@ -1,7 +1,9 @@
 """A small process that lets a stopped machine run when we die, or hang, in the middle of a hold.
 
 It shares the control socket and the reading end of a pipe. A byte on the pipe says "holding" or "released"; the end of the pipe says that
-we are gone. It speaks on the socket in that one case only: when we are gone, or silent for `HOLD_SECONDS`, while the machine is held.
+we are gone. It speaks on the socket in that one case only: when we are gone, or silent for `HOLD_SECONDS`, while the machine is held. Then
+it stays until the machine has obeyed: QEMU drops the commands of a client that leaves before their turn comes (monitor/qmp.c,
+monitor_qmp_cleanup_queue_and_resume).
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ import sys
 from pathlib import Path
 from typing import Self
 
-HOLD_SECONDS = 5.0
+HOLD_SECONDS = 10.0
 """No hold may take longer."""
 HOLDING, RELEASED = b"H", b"R"
+_END_SECONDS = 5.0
 CHILD = Path(__file__).with_name("watchdog_child.py")
 
 
@@ -30,12 +33,22 @@ class Watchdog:
         self.pid = child.pid
 
     @classmethod
-    def start(cls, connection: socket.socket, resume: bytes) -> Self:
-        """The watchdog of a machine that `resume`, sent over that connection, lets run."""
+    def start(cls, connection: socket.socket, resume: bytes, obeyed: bytes) -> Self:
+        """The watchdog of a machine that `resume`, sent over that connection, lets run; an answer with `obeyed` in it says that it does."""
         reading, writing = os.pipe()
         try:
             child = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(CHILD), str(reading), str(connection.fileno()), str(HOLD_SECONDS), resume.hex()],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    str(CHILD),
+                    str(reading),
+                    str(connection.fileno()),
+                    str(HOLD_SECONDS),
+                    resume.hex(),
+                    obeyed.hex(),
+                ],
                 pass_fds=(reading, connection.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -58,13 +71,19 @@ class Watchdog:
         return self._say(RELEASED)
 
     def close(self) -> None:
-        """End it; it does not touch the machine."""
+        """End it; it does not touch the machine. After `abandon` this does nothing."""
+        if self._pipe is None:
+            return
+        self.released()
+        self.abandon()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(_END_SECONDS)
+
+    def abandon(self) -> None:
+        """Leave the machine to it: when it is held now, it is let run, however long that takes; we may close our end of the connection."""
         if self._pipe is not None:
-            self._say(RELEASED)
             os.close(self._pipe)
             self._pipe = None
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(10)
 
     def _say(self, word: bytes) -> bool:
         if self._pipe is None:

@@ -1,15 +1,19 @@
 """The watchdog's own process (see `watchdog`): a script that imports nothing of ours, so that it starts quickly and cannot fail with us.
 
-Usage: watchdog_child.py PIPE SOCKET SECONDS HEX: the two descriptors, the longest hold, and what to send.
+Usage: watchdog_child.py PIPE SOCKET SECONDS RESUME OBEYED: the descriptors, the longest hold, what to send, what must be in the answer
+(both in hexadecimal digits).
 """
 
 import contextlib
 import os
 import select
 import sys
+import time
+
+PATIENCE = 60.0
 
 
-def main(pipe: int, connection: int, seconds: float, resume: bytes) -> None:
+def main(pipe: int, connection: int, seconds: float, resume: bytes, obeyed: bytes) -> None:
     """Watch until the pipe ends; speak only when the machine is held then, or held too long."""
     held = False
     while True:
@@ -22,12 +26,24 @@ def main(pipe: int, connection: int, seconds: float, resume: bytes) -> None:
         held = said.endswith(b"H")
     if held:
         with contextlib.suppress(OSError):
-            os.write(connection, resume)
-        # The answer must be taken before the connection is closed, or the kernel may drop what we sent.
-        with contextlib.suppress(OSError):
-            if select.select([connection], [], [], seconds)[0]:
-                os.read(connection, 65536)
+            let_run(connection, resume, obeyed)
+
+
+def let_run(connection: int, resume: bytes, obeyed: bytes) -> None:
+    """Send it, and stay until the answer is there."""
+    os.set_blocking(connection, False)
+    os.write(connection, resume)
+    answer = b""
+    deadline = time.monotonic() + PATIENCE
+    while obeyed not in answer:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([connection], [], [], left)[0]:
+            return
+        part = os.read(connection, 65536)
+        if not part:
+            return
+        answer = answer[-100:] + part
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), bytes.fromhex(sys.argv[4]))
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), bytes.fromhex(sys.argv[4]), bytes.fromhex(sys.argv[5]))

@@ -1,0 +1,246 @@
+"""Machines found by their command lines and descriptors, and what is said to be missing; sockets that a command line only claims."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from guest.fake_vmm import FakeQmp, serving
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unspool.cli import guest
+from unspool.cli.main import main
+from unspool.errors import NoSuchTarget, Unsupported
+from unspool.targets.guest import sockets
+from unspool.targets.guest.channel import Endpoint, connect
+from unspool.targets.guest.machines import Machine, find_machines, machine_of, select
+from unspool.targets.guest.missing import hints
+from unspool.targets.guest.opening import automatic, open_source
+from unspool.targets.guest.qemu_options import is_qemu, is_x86, parse
+from unspool.targets.guest.vcpu_threads import VcpuThreads
+
+LIBVIRT = (
+    "-name guest=web-1,debug-threads=on -S -machine pc-q35-7.2,memory-backend=pc.ram,max-ram-below-4g=2G -accel kvm -m size=4194304k "
+    '-object {"qom-type":"memory-backend-ram"} -smp 4,sockets=4 -uuid 2f0c -chardev socket,id=charmonitor,fd=33,server=on,wait=off '
+    "-mon chardev=charmonitor,id=monitor,mode=control"
+)  # fmt: skip
+
+
+def test_a_plain_command_line_says_all() -> None:
+    """Also with two minus signs, and with a doubled comma in a path."""
+    text = "--name plain -M q35 -m 2G -smp 3 -qmp unix:/run/a,,b.qmp,server=on,wait=off -gdb tcp::1234 -enable-kvm"
+    options = parse(text.split(), 7)
+    assert ("plain", "q35", 2 << 30, 3) == (options.name, options.machine, options.ram, options.vcpus)
+    assert Endpoint(path="/run/a,b.qmp", pid=7) == options.qmp
+    assert Endpoint(port=1234, pid=7) == options.gdb
+
+
+def test_libvirts_command_line_hands_the_qmp_socket_over() -> None:
+    options = parse(LIBVIRT.split())
+    assert ("web-1", "2f0c", "pc-q35-7.2", 4 << 30, 4, 2 << 30) == (
+        options.name, options.uuid, options.machine, options.ram, options.vcpus, options.low_limit,
+    )  # fmt: skip
+    assert options.qmp is None
+    assert options.qmp_inherited
+
+
+@pytest.mark.parametrize(
+    ("text", "qmp", "gdb"),
+    [
+        ("-chardev socket,id=m,path=rel.sock,server=on -mon chardev=m,mode=control", Endpoint(path="rel.sock"), None),
+        ("-chardev socket,id=m,path=/human,server=on -mon chardev=m,mode=readline", None, None),
+        ("-chardev socket,id=m,path=/client,server=off -mon m,mode=control", None, None),
+        ("-chardev socket,id=m,host=localhost,port=4444,server=on -qmp chardev:m", Endpoint(port=4444), None),
+        ("-qmp tcp:127.0.0.1:4444,server=on -s", Endpoint(port=4444), Endpoint(port=1234)),
+        ("-qmp tcp:10.0.0.1:4444,server=on -gdb dev:x", None, None),
+        ("-qmp stdio -gdb unix:,server=on", None, None),
+        ("-gdb unix:g.sock,server=on,wait=off", None, Endpoint(path="g.sock")),
+        ("-mon -qmp -m -smp x", None, None),
+    ],
+)
+def test_control_sockets_are_found_where_qemu_serves_them(text: str, qmp: Endpoint | None, gdb: Endpoint | None) -> None:
+    options = parse(text.split())
+    assert (qmp, gdb) == (options.qmp, options.gdb)
+
+
+def test_encrypted_machines_are_recognised() -> None:
+    assert "sev-snp-guest" == parse(["-object", "sev-snp-guest,id=sev0,cbitpos=51"]).encrypted
+
+
+@given(st.lists(st.text(max_size=40) | st.sampled_from(["-qmp", "-m", "-name", "-chardev", "-mon", "chardev=a,mode=control", "-smp"])))
+def test_any_command_line_is_read(words: list[str]) -> None:
+    """Whatever is malformed is left out."""
+    options = parse(words)
+    assert options.ram > 0
+    assert options.vcpus > 0
+
+
+def test_programs_are_told_apart_by_name() -> None:
+    assert is_qemu("qemu-system-aarch64")
+    assert not is_x86("qemu-system-aarch64")
+    assert is_x86("qemu-kvm")
+    assert not is_qemu("qemu-nbd")
+
+
+def machine(**given: object) -> Machine:
+    plain = {"name": "m", "uuid": "u", "pid": os.getpid(), "start_ns": 0, "vmm": "qemu", "accel": "tcg", "vcpus": 1, "ram_bytes": 1 << 30}
+    return Machine(**(plain | {"memory_by": "process"} | given))  # type: ignore[arg-type]
+
+
+def test_machines_are_selected_by_name_uuid_or_pid() -> None:
+    one, two = machine(pid=11, uuid="a"), machine(pid=12, name="n", uuid="b")
+    assert [one, two] == select("all", [one, two])
+    assert [two, one] == select("n,11", [one, two])
+    assert [one] == select("a,m,11", [one, two])
+    for wanted in ("", "x", "m,"):
+        with pytest.raises(NoSuchTarget):
+            select(wanted, [one, two])
+    with pytest.raises(NoSuchTarget, match="more than one"):
+        select("m", [one, machine(pid=13)])
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "what", "mend"),
+    [
+        ({"qmp": None}, "-name m", "no QMP socket and no gdb socket", "-gdb unix:"),
+        ({"qmp": Endpoint(path="q")}, "-qmp unix:q", "no gdb socket", "unspool guest gdb"),
+        ({}, LIBVIRT, "no gdb socket", "virsh qemu-monitor-command m --hmp 'gdbserver unix:"),
+        ({"accel": "kvm", "memory_by": ""}, LIBVIRT, "memory lies", "virsh qemu-monitor-command m --hmp 'gpa2hva 0'"),
+        ({"accel": "kvm", "memory_by": ""}, "-name m", "memory lies", "--guest-memory"),
+    ],
+)
+def test_what_is_missing_comes_with_what_mends_it(given: dict[str, object], options: str, what: str, mend: str) -> None:
+    found = list(hints(machine(**given), "qemu-system-x86_64", parse(options.split()), busy=False, encrypted=""))
+    assert 1 == len(found)
+    assert what in found[0].what
+    assert mend in found[0].mend
+
+
+def test_nothing_mends_what_cannot_be_read() -> None:
+    options = parse([])
+    assert ["emulates another"] == [
+        hint.what[len("qemu-system-arm ") :][:16] for hint in hints(machine(), "qemu-system-arm", options, busy=False, encrypted="")
+    ]
+    (hint,) = hints(machine(), "qemu-kvm", options, busy=False, encrypted="sev-guest")
+    assert ("", True) == (hint.mend, "encrypted" in hint.what)
+
+
+def test_another_machines_files_need_privileges() -> None:
+    (hint,) = hints(machine(pid=1 << 22), "qemu-kvm", parse([]), busy=False, encrypted="")
+    assert "not ours to see" in hint.what
+
+
+def test_a_stopped_process_is_told() -> None:
+    with subprocess.Popen(["sleep", "600"]) as process:
+        try:
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+            (hint,) = hints(machine(pid=process.pid, accel="kvm"), "qemu-kvm", parse([]), busy=False, encrypted="")
+            assert f"kill -CONT {process.pid}" == hint.mend
+        finally:
+            process.kill()
+
+
+def test_a_machine_without_a_way_in_says_what_mends_it() -> None:
+    with pytest.raises(Unsupported) as caught:
+        automatic(machine(registers_by=("tcg-state",)))
+    assert caught.value.hint
+    with pytest.raises(Unsupported, match="cannot be read by gdbstub"):
+        open_source(machine(), "gdbstub")
+    assert "qmp-live" == automatic(machine(registers_by=("tcg-state", "qmp-live", "qmp-stop")))
+    assert "kvm-hold" == automatic(machine(accel="kvm", registers_by=("kvm-hold", "gdbstub")))
+    assert "qmp-live" == automatic(machine(accel="kvm", registers_by=("gdbstub", "qmp-live", "qmp-stop")))
+
+
+def test_names_of_hostile_machines_are_escaped() -> None:
+    text = "\n".join(guest.lines([machine(name="\x1b]0;owned\a")]))
+    assert "\x1b" not in text
+    assert "\\x1b]0;owned" in text
+    assert json.loads(json.dumps(guest.as_json(machine(name="\x1b")))) ["name"] == "\x1b"  # fmt: skip
+
+
+def test_this_process_runs_no_machine() -> None:
+    assert machine_of(os.getpid()) is None
+    assert machine_of(1 << 22) is None
+    assert os.getpid() not in {found.pid for found in find_machines()}
+
+
+def test_the_list_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """As JSON for programs, as text for people, whatever runs here."""
+    assert 0 == main(["guest", "list", "--json"])
+    assert isinstance(json.loads(capsys.readouterr().out), list)
+    assert 0 == main(["guest", "list"])
+    assert capsys.readouterr().out
+
+
+LISTENER = """
+import os, socket, sys
+os.chdir(sys.argv[1])
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[2])
+listener.listen(1)
+print("ready", flush=True)
+held = []
+while True:
+    held.append(listener.accept())
+"""
+
+
+# The rule of `channel`: through the process's own root or directory, a socket, and its own.
+
+
+def test_a_relative_path_is_in_its_directory(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", LISTENER, str(tmp_path), "q.sock"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert b"ready\n" == process.stdout.readline()
+        try:
+            assert ["q.sock"] == sockets.listening_paths(process.pid)
+            for path in ("q.sock", str(tmp_path / "q.sock")):
+                connect(Endpoint(path=path, pid=process.pid)).close()
+            with pytest.raises(OSError, match="cross-device"):
+                connect(Endpoint(path="../q.sock", pid=process.pid))
+        finally:
+            process.kill()
+
+
+def test_another_process_socket_is_refused(tmp_path: Path) -> None:
+    """A hostile command line may name any socket of the host."""
+    with serving(FakeQmp, tmp_path / "qmp") as fake, subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            with pytest.raises(NoSuchTarget, match="is the socket of process"):
+                connect(Endpoint(path=str(fake.path), pid=process.pid))
+            connect(Endpoint(path=str(fake.path), pid=os.getpid())).close()
+        finally:
+            process.kill()
+
+
+def test_what_is_no_socket_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, Path("/dev/null")):
+        with pytest.raises(NoSuchTarget, match="is not a socket"):
+            connect(Endpoint(path=str(path), pid=os.getpid()))
+
+
+def test_a_port_of_another_process_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, subprocess.Popen(["sleep", "60"]) as process:
+        port = server.getsockname()[1]
+        try:
+            with pytest.raises(NoSuchTarget, match="does not listen"):
+                connect(Endpoint(port=port, pid=process.pid))
+            connect(Endpoint(port=port, pid=os.getpid())).close()
+        finally:
+            process.kill()
+
+
+def test_a_thread_without_a_known_vcpu_is_never_idle() -> None:
+    threads = VcpuThreads(os.getpid(), {0: os.getpid()})
+    assert not threads.halted(0)
+    assert not threads.halted(1)
+    assert not VcpuThreads(1 << 22, {0: 1 << 22}).halted(0)
