@@ -129,7 +129,7 @@ def test_the_processors_own_frame_can_be_of_user_mode() -> None:
 def test_a_callee_that_saved_the_registers_is_believed_before_the_row_says_so(*, exact: bool) -> None:
     """error_entry leaves struct pt_regs on its caller's stack; the row of the call instruction is that of the processor's words alone."""
     kernel = Kernel()
-    saver = kernel.function("error_entry", saved())
+    saver = kernel.function("error_entry", saved(8))
     kernel.function("sync_regs", call(8))
     gate = kernel.function("asm_exc", saved(8, OrcType.REGS_PARTIAL))
     kernel.code[gate - TEXT + RETURN - 4 : gate - TEXT + RETURN] = (saver - gate - RETURN).to_bytes(4, "little", signed=True)
@@ -139,6 +139,21 @@ def test_a_callee_that_saved_the_registers_is_believed_before_the_row_says_so(*,
     names = ["asm_exc"] if exact else ["sync_regs", "asm_exc"]
     assert (names, Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
     assert (TASK_TOP - 168, False) == (found.user_registers, found.partial)
+
+
+@pytest.mark.parametrize("offset", [8, 0])
+def test_within_such_a_callee_the_entry_is_not_left_out(offset: int) -> None:
+    """Its row leads to the interrupted code at once; the return address on top of the registers is that of the entry, which goes on."""
+    kernel = Kernel()
+    saver = kernel.function("error_entry", saved(offset))
+    gate = kernel.function("asm_exc", saved(8, OrcType.REGS_PARTIAL))
+    kernel.code[gate - TEXT + RETURN - 4 : gate - TEXT + RETURN] = (saver - gate - RETURN).to_bytes(4, "little", signed=True)
+    words = [gate + RETURN, *USER] if offset else USER
+    found = KernelUnwinder(kernel).unwind(kernel.thread(saver + 9, TASK_TOP - 8 * len(words), words))
+    if offset:
+        assert (["error_entry", "asm_exc"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+    else:
+        assert (["error_entry"], Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 0) == said(kernel, found)
 
 
 @pytest.mark.parametrize("register", ["r10", "r13", "di", "dx"])

@@ -24,7 +24,7 @@ _TRAMPOLINES = ("arch_rethook_trampoline", "__kretprobe_trampoline", "kretprobe_
 _THUNKS = ("__x86_indirect_", "__x86_return_", "its_return_", "srso_", "retbleed_", "zen_untrain_", "entry_untrain_", "__ret")
 _SAVERS = ("error_entry", "paranoid_entry")
 _ALL_SAVED = OrcEntry(OrcRegister.SP, 0, OrcRegister.UNDEFINED, 0, OrcType.REGS, signal=True, end=False)
-_CALL_REL32, _CALL_SIZE = 0xE8, 5
+_CALL_REL32, _CALL_SIZE, _WORD = 0xE8, 5, 8
 _INDIRECT = "__x86_indirect_"
 _LFENCE = bytes.fromhex("0faee8")
 _LRETQ = bytes.fromhex("48cb")
@@ -153,12 +153,18 @@ class KernelSites:
             return KernelSite(ip, exact, Miss(Stop.NO_UNWIND_INFO))
         if entry.type is OrcType.REGS_PARTIAL and self._saves_registers(ip):
             entry = _ALL_SAVED
+        elif entry.type is OrcType.REGS and self._is_saver(lookup):
+            entry = _saver(entry)
         saved, saved_ip = _SAVED.get(entry.type, (0, 0))
         in_entry = exact and lookup in self._entry_code()
         # Before Linux 6.4 entry code that has no stack yet is marked as an end, since then as unknown.
         end = entry.type is OrcType.END_OF_STACK or (in_entry and entry.type is OrcType.UNDEFINED)
         rule = orc.END if end else orc.rule_of(entry)
         return KernelSite(ip, exact, rule, end=end, entry=in_entry, saved=saved, saved_ip=saved_ip)
+
+    def _is_saver(self, pc: int) -> bool:
+        symbol = self.image.symbol(pc)
+        return symbol is not None and symbol.name in _SAVERS
 
     def _saves_registers(self, ip: int) -> bool:
         """Whether the call that ends at ip has pushed struct pt_regs, which ORC does not say of its caller before the next instruction.
@@ -208,6 +214,15 @@ _SAVED = {
     OrcType.REGS: (orc.PT_REGS_SIZE, orc.PT_REGS_IP),
     OrcType.REGS_PARTIAL: (orc.IRET_FRAME_SIZE, 0),
 }
+
+
+def _saver(entry: OrcEntry) -> OrcEntry:
+    """The row of a function that pushes struct pt_regs below its own return address, which it then puts on top of them.
+
+    ORC takes the saved registers for its caller, and so leaves out the exception's entry that called it. For the one instruction between
+    the two the return address is in rsi only.
+    """
+    return entry._replace(type=OrcType.CALL if entry.sp_offset == _WORD else OrcType.UNDEFINED, signal=False)
 
 
 def _pushed(words: int) -> Rule:
