@@ -140,3 +140,13 @@ def test_guests_are_kept_with_the_last_that_was_said_of_them(tmp_path: Path) -> 
         found = recording.rows("SELECT guest, vcpu, cpu, count(*) FROM samples JOIN processes USING (process) GROUP BY ALL ORDER BY ALL")
         assert [(1, 0, -1, 3), (1, 1, -1, 2), (2, 0, -1, 2), (3, 0, -1, 3), (None, None, 1, 2)] == found
         assert [("/user.slice", 1), (None, 3)] == recording.rows("SELECT cgroup, count(*) FROM processes GROUP BY ALL ORDER BY ALL")
+
+
+def test_numbers_of_virtual_cpus_that_cannot_be_make_no_large_arrays(tmp_path: Path) -> None:
+    path = guests(tmp_path / "a.unspool")
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(f"UPDATE samples SET vcpu = {2**31 - 1} WHERE vcpu = 1")
+        connection.execute(f"UPDATE samples SET vcpu = {-(2**31)}, cpu = {2**31 - 1} WHERE vcpu = 0")
+    with open_recording(path) as recording:
+        profile = load(recording, timed=True)
+    assert {-1} == set(profile.counted.vcpu.tolist())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import duckdb
 import pytest
 from store.recordings import HEADER, MONOTONIC, SECOND, Scene, guests
 from web.serving import Server, serving
@@ -311,3 +312,12 @@ def test_the_quality_of_each_machine_stands_beside_the_others(machines: Views) -
 
 def test_without_guests_no_view_speaks_of_them(server: Server) -> None:
     assert [] == server.view("summary")["guests"] == server.view("functions")["machine"] == server.view("quality")["machines"]
+
+
+def test_a_cpu_of_a_damaged_file_makes_no_large_array(tmp_path: Path) -> None:
+    path = guests(tmp_path / "a.unspool")
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(f"UPDATE samples SET cpu = {2**31 - 1}, vcpu = {2**31 - 1}")
+    damaged = Views([Opened.of(path)])
+    assert [[str(2**31 - 1), 12]] == asked(damaged.choices)["cpu"]
+    assert [{}] * 4 == [dict(row["vcpus"]) for row in asked(damaged.quality)["machines"]]

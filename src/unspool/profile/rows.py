@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from unspool.model.guest import Guest
 from unspool.model.verdict import Stop
-from unspool.profile.arrays import summed
-from unspool.profile.columns import NONE, Profile, Task
+from unspool.profile.arrays import grouped, summed
+from unspool.profile.columns import NONE, Counted, Profile, Task
 from unspool.profile.paths import function_totals
 from unspool.profile.tree import Grouping, grow
 
@@ -102,12 +102,9 @@ def machines(profile: Profile) -> list[MachineRow]:
     samples = summed(places, counted.count, size)
     whole = summed(places, counted.count * _is_whole(profile), size)
     kernel = summed(places, counted.count * (profile.stacks.kernel_frames[counted.stack] > 0), size)
-    vcpus: list[dict[int, int]] = [{} for _ in range(size)]
-    for place, vcpu, count in zip(places.tolist(), counted.vcpu.tolist(), counted.count.tolist(), strict=True):
-        if vcpu != NONE:
-            vcpus[place][vcpu] = vcpus[place].get(vcpu, 0) + count
+    vcpus = _vcpus(places, counted, size)
     rows = [
-        MachineRow(guest, int(samples[place]), int(whole[place]), int(kernel[place]), dict(sorted(vcpus[place].items())))
+        MachineRow(guest, int(samples[place]), int(whole[place]), int(kernel[place]), vcpus[place])
         for place, guest in enumerate((None, *profile.guests))
         if samples[place]
     ]
@@ -123,6 +120,18 @@ def tree_rows(profile: Profile, by: Grouping, least_percent: float) -> list[Tree
         function = tree.functions[tree.function[node]]
         rows.append(TreeRow(depth, function.name, _path(profile, function.module), int(tree.own[node]), int(tree.total[node])))
     return rows
+
+
+def _vcpus(places: Ints, counted: Counted, size: int) -> list[dict[int, int]]:
+    """For each machine the samples of its virtual CPUs, in their order."""
+    width = int(counted.vcpu.max(initial=NONE)) + 1
+    of_guests = counted.vcpu != NONE
+    keys, rows = grouped((places * width + counted.vcpu)[of_guests])
+    sums = summed(rows, counted.count[of_guests], len(keys))
+    found: list[dict[int, int]] = [{} for _ in range(size)]
+    for key, count in zip(keys.tolist(), sums.tolist(), strict=True):
+        found[key // width][key % width] = count
+    return found
 
 
 def _process(profile: Profile, task: Task) -> tuple[int, str, str, str, str]:

@@ -89,7 +89,7 @@ class _Rows:
 
     def counted(self) -> Counted:
         condition, parameters = self._where()
-        found = columns(self.recording, COUNTED.format(source=SOURCE, condition=condition), parameters)
+        found = columns(self.recording, COUNTED.format(source=SOURCE, vcpu=VCPU, condition=condition), parameters)
         return Counted(
             task=self.tables.task_places.of(found["thread"]),
             event=found["event"],
@@ -101,7 +101,7 @@ class _Rows:
 
     def timed(self) -> Timed:
         condition, parameters = self._where()
-        found = columns(self.recording, TIMED.format(source=SOURCE, condition=condition), parameters)
+        found = columns(self.recording, TIMED.format(source=SOURCE, vcpu=VCPU, condition=condition), parameters)
         return Timed(
             time_ns=found["time_ns"],
             cpu=found["cpu"].astype("int64"),
@@ -130,11 +130,13 @@ SOURCE = """
         USING (trigger, detail)
     JOIN stacks s USING (stack) JOIN processes p USING (process) JOIN threads t USING (thread), recording
 """
+VCPU = f"CASE WHEN vcpu BETWEEN 0 AND 65535 THEN vcpu ELSE {NONE} END"
+"""No machine has more; a number in a damaged file must not make arrays of its size."""
 COUNTED = """
-    SELECT thread, event, stack, coalesce(vcpu, -1) AS vcpu, count(*)::BIGINT AS count, sum(weight)::BIGINT AS weight
+    SELECT thread, event, stack, {vcpu} AS vcpu, count(*)::BIGINT AS count, sum(weight)::BIGINT AS weight
     {source} WHERE {condition} GROUP BY ALL ORDER BY ALL
 """
 TIMED = """
-    SELECT time_ns, cpu, coalesce(vcpu, -1) AS vcpu, thread, event, stack, weight
+    SELECT time_ns, cpu, {vcpu} AS vcpu, thread, event, stack, weight
     {source} WHERE {condition} ORDER BY time_ns, cpu, thread, stack
 """

@@ -109,8 +109,9 @@ def counted(pairs: Iterable[tuple[str, int]]) -> list[list[object]]:
 
 def numbers(column: Ints) -> list[list[object]]:
     """The numbers of CPUs that are known, with the samples on each."""
-    counts = summed(column[column != NONE], column[column != NONE] * 0 + 1, 1)
-    return counted((str(number), count) for number, count in enumerate(counts.tolist()))
+    known, rows = grouped(column[column != NONE])
+    counts = summed(rows, rows * 0 + 1, len(known))
+    return counted((str(number), count) for number, count in zip(known.tolist(), counts.tolist(), strict=True))
 
 
 def _few(names: list[str]) -> str:
