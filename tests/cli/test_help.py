@@ -205,6 +205,17 @@ def test_examples_are_cut_where_their_words_begin() -> None:
     assert all(line.count('"') % 2 == 0 for line in found)
 
 
+LARGE = {"numpy", "duckdb", "symbolic", "google.protobuf", "starlette", "uvicorn", "textual", "rich", "unspool.capture.guest_runner"}
+"""What takes long to load: the functions that need it import it."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_loads_nothing_large(command: str) -> None:
+    code = f"import sys; from unspool.cli.main import parser_for; parser_for({command!r}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=PATIENCE)
+    assert set() == LARGE & set(done.stdout.split())
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_printed_and_fits_a_terminal(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unspool.capture.guest_budget import Limits
 from unspool.errors import BadRequest
-from unspool.session.guests import GuestPlan
+
+if TYPE_CHECKING:
+    from unspool.session.guests import GuestPlan
 
 METHODS = ("kvm-hold", "gdbstub", "qmp-live", "qmp-stop", "tcg-state")
 NO_PAUSE = "tcg-state"
@@ -54,6 +57,8 @@ def guest_plan(arguments: argparse.Namespace) -> GuestPlan | None:
         if registers not in {None, NO_PAUSE}:
             raise BadRequest(f"--no-pause and --guest-registers {registers} exclude each other", hint="Leave one of them out.")
         registers = NO_PAUSE
+    from unspool.session.guests import GuestPlan
+
     limits = Limits(share=getattr(arguments, "guest_budget", Limits().share))
     return GuestPlan(arguments.guest, registers, arguments.guest_memory, arguments.guest_symbols, arguments.sysroot, limits)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from unspool.capture.frames import Tally
 from unspool.cli.printable import printable
 from unspool.model.verdict import Stop, Verdict
-from unspool.session.guest_feed import GuestTotals
 from unspool.session.recording import Progress
+
+if TYPE_CHECKING:
+    from unspool.session.guest_feed import GuestTotals
 
 MOST_STOPS = 6
 MOST_MODULES = 3

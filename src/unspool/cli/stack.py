@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unspool.cli.guest_options import add_guest_arguments, guest_plan
 from unspool.cli.printable import printable
@@ -19,9 +19,11 @@ from unspool.errors import BadRequest
 from unspool.model.explain import explain
 from unspool.model.symbol import Symbol, Unnamed
 from unspool.model.verdict import Stop, Verdict
-from unspool.session.guests import GuestPlan
 from unspool.session.stacks import NamedFrame, ProcessStacks, ThreadStack, stacks_of
 from unspool.session.walking import MAX_FRAMES, Walking
+
+if TYPE_CHECKING:
+    from unspool.session.guests import GuestPlan
 
 EXAMPLES = """examples:
   unspool stack 1234              every thread of process 1234

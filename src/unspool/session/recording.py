@@ -24,8 +24,7 @@ from unspool.capture.sideband import Sideband, online_cpus
 from unspool.capture.triggers import Trigger
 from unspool.errors import BadRequest, RecordingError
 from unspool.model.verdict import PROOFS, Trust
-from unspool.session.guest_feed import GuestTotals
-from unspool.session.guests import GuestPlan, Guests
+from unspool.session.loading import Loading
 from unspool.session.no_host import NoEvents, NoSamples
 from unspool.session.recording_names import name_frames
 from unspool.session.sframe_notes import refused_sections
@@ -33,6 +32,8 @@ from unspool.store.place import wal_of
 from unspool.symbols.symbolizer import Symbolizer
 
 if TYPE_CHECKING:
+    from unspool.session.guest_feed import GuestTotals
+    from unspool.session.guests import GuestPlan, Guests
     from unspool.store.header import Header
     from unspool.store.writer import Writer
 
@@ -139,11 +140,12 @@ class Recording:
 
     def __init__(self, plan: Plan, command: Command | None, held: contextlib.ExitStack) -> None:
         """Open everything and start sampling; `held` closes it."""
+        from unspool.store import writer as store_writer
         from unspool.store.header import Header
 
         check_rate(plan)
         # Forked before there are threads and large libraries.
-        self.guests = None if plan.guests is None else held.enter_context(contextlib.closing(Guests(plan.guests, plan.frequency)))
+        self.guests = None if plan.guests is None else held.enter_context(contextlib.closing(_guests(plan.guests, plan.frequency)))
         self.plan = plan
         self.command = command
         self.progress = Progress(plan.output)
@@ -151,7 +153,11 @@ class Recording:
         # Events are counted one by one, so that they have no frequency.
         frequency = float(plan.frequency) if plan.trigger.kind == "cpu" else 0.0
         header = Header.here(frequency=frequency, trigger=plan.trigger.text, command=" ".join(plan.command))
-        self.sampler = held.enter_context(contextlib.closing(Sampler(request_of(plan, command)) if plan.on_host else NoSamples()))
+        loading = Loading(request_of(plan, command)) if plan.on_host else None
+        try:
+            store_writer.prepare()
+        finally:
+            self.sampler = held.enter_context(contextlib.closing(loading.sampler() if loading is not None else NoSamples()))
         self.sideband: Sideband | NoEvents = held.enter_context(Sideband()) if plan.on_host else NoEvents()
         model = Processes(watched_processes(plan, command), follow=not plan.tids)
         if plan.on_host:
@@ -274,6 +280,13 @@ class Recording:
         except RecordingError as error:
             self._full = True
             raise NotStored(str(error), hint=error.hint) from error
+
+
+def _guests(plan: GuestPlan, frequency: float) -> Guests:
+    # What looks into guests is large, and most recordings have none.
+    from unspool.session.guests import Guests
+
+    return Guests(plan, frequency)
 
 
 def machine_properties() -> dict[str, str]:
