@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from store.recordings import HEADER, Scene, small
+from store.recordings import HEADER, Scene, guests, small
 
 from unspool.cli.main import main
 from unspool.model.symbol import Unnamed
@@ -94,3 +94,11 @@ def test_filters_hold_for_both(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert 0 == main(["diff", *files, "--json", "--comm", "demo"])
     found = json.loads(capsys.readouterr().out)
     assert (9, 4) == (found["before"]["samples"], found["after"]["samples"])
+
+
+def test_guests_are_compared_with_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(guests(tmp_path / f"{name}.unspool")) for name in "ab"]
+    assert 0 == main(["diff", *files, "--json", "--guest", "web", "--vcpu", "0"])
+    found = json.loads(capsys.readouterr().out)
+    assert (5, 5) == (found["before"]["samples"], found["after"]["samples"])
+    assert {("gsys", "[guest.kernel]"), ("gentry", "[guest.kernel]")} <= {(row["function"], row["module"]) for row in found["functions"]}
