@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -14,9 +15,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from guest_machines import GuestMachine
 
+from unspool.cli import guest as listing
 from unspool.cli.main import main
 from unspool.formats.paging import PageTables
+from unspool.session.guest_kernels import kernel_inside
 from unspool.targets.guest.channel import Channel
+from unspool.targets.guest.hmp_text import vcpu_state
 from unspool.targets.guest.machines import Machine, find_machines, machine_of, select
 from unspool.targets.guest.opening import METHODS, monitor, open_ram, open_source, threads_of
 from unspool.targets.guest.qmp import Qmp
@@ -131,6 +135,52 @@ def test_an_idle_vcpu_is_told_without_stopping_the_machine(guest_machine: GuestM
 
         wait_for(idle)
         assert RefusalKind.HALTED is seen[0].kind
+
+
+def test_the_kernel_inside_is_named(guest_machine: GuestMachine, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of an idle machine; with the release that the guest itself says."""
+    assert 0 == main(["guest", "list", "--json"])
+    (row,) = (row for row in json.loads(capsys.readouterr().out) if row["pid"] == guest_machine.pid)
+    assert row["kernel"], row["no_kernel"]
+    assert guest_machine.release == row["kernel"]["release"]
+    assert 40 == len(row["kernel"]["build_id"])
+    assert guest_machine.release in "\n".join(
+        listing.lines([found(guest_machine)], {guest_machine.pid: kernel_inside(found(guest_machine))})
+    )
+    runs(guest_machine)
+
+
+def test_kvm_hold_agrees_with_qemu(boot_guest: Callable[..., GuestMachine]) -> None:
+    """While QEMU has the machine paused, both show the registers with which its vCPUs left the guest last."""
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR))
+    except OSError as error:
+        pytest.skip(f"/dev/kvm does not open: {error.strerror}")
+    guest = boot_guest(wait=False, accel="kvm", cpu="qemu64,-cx16,-xsave", gdb=False)
+    wait_for(lambda: not guest.alive or (guest.qmp.exists() and bool(found(guest).accel == "kvm")))
+    machine = found(guest)
+    assert ("kvm", 2) == (machine.accel, machine.vcpus)
+    assert machine.qmp is not None
+    with contextlib.closing(open_source(machine)) as source:
+        assert "kvm-hold" == source.name
+        # A vCPU that is paused sleeps as an idle one does.
+        source.skips_idle = False
+        for vcpu in source.vcpus:
+            with held(source, vcpu):
+                pass
+        client = Qmp.open(machine.qmp)
+        client.execute("stop")
+        for vcpu in source.vcpus:
+            expected = vcpu_state(client.hmp("info registers", vcpu), snapshot=True)
+            with held(source, vcpu) as state:
+                assert expected.registers.pc == state.registers.pc
+                # QEMU prints no r8 to r15 of a vCPU in 32-bit code.
+                assert expected.registers.values.items() <= state.registers.values.items()
+                names = ("cr0", "cr3", "cr4", "efer", "cs", "cpl", "rflags", "fs_base", "gs_base")
+                assert [getattr(expected, name) for name in names] == [getattr(state, name) for name in names]
+        client.execute("cont")
+        assert client.running()
+        client.close()
 
 
 SAMPLER = """

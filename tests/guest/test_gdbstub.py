@@ -20,6 +20,7 @@ from unspool.targets.guest import channel
 from unspool.targets.guest.channel import Channel, Endpoint
 from unspool.targets.guest.gdbstub import GdbStub, parse_registers
 from unspool.targets.guest.registers import RefusalKind, Refused, VcpuState
+from unspool.targets.guest.vcpu_threads import VcpuThreads
 
 
 @pytest.fixture
@@ -63,6 +64,36 @@ def test_holds_inside_each_other_are_one_stop(gdb: FakeGdb) -> None:
             assert isinstance(second, VcpuState)
         assert gdb.wait_running()
         assert before + 1 == gdb.stops
+
+
+class Idle(VcpuThreads):
+    """Threads of which vCPU 1's is idle, and vCPU 0's too once the machine is stopped."""
+
+    gdb: FakeGdb
+
+    def halted(self, vcpu: int) -> bool:
+        """As from outside: the thread of a vCPU that is stopped waits as well."""
+        return vcpu == 1 or not Idle.gdb.running
+
+
+def test_an_idle_vcpu_is_refused_without_a_stop(gdb: FakeGdb) -> None:
+    """And in a hold inside another one's, where every thread waits; unless it is asked for."""
+    Idle.gdb = gdb
+    with contextlib.closing(GdbStub.open(Endpoint(path=str(gdb.path)), Idle(0, {}))) as source:
+        assert gdb.wait_running()
+        before = gdb.stops
+        with source.hold(1) as state:
+            assert isinstance(state, Refused)
+            assert RefusalKind.HALTED is state.kind
+        assert before == gdb.stops
+        with source.hold(0) as first, source.hold(1) as second:
+            assert isinstance(first, VcpuState)
+            assert isinstance(second, Refused)
+            assert RefusalKind.HALTED is second.kind
+        assert gdb.wait_running()
+        source.skips_idle = False
+        with source.hold(1) as state:
+            assert isinstance(state, VcpuState)
 
 
 def test_a_hold_that_raises_lets_the_machine_run(gdb: FakeGdb) -> None:
