@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from unspool.capture.command import Command, CommandFailed, User, invoking_user, open_process, open_thread, process_of
 from unspool.capture.ending import Ending, Why
 from unspool.capture.frames import Tally, totals
-from unspool.capture.kernel import Sampler
 from unspool.capture.proc import read_file
 from unspool.capture.processes import Processes
 from unspool.capture.recorder import Recorder
