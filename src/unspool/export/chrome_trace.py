@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from unspool.export.options import Options, pid_of, stack_labels
-from unspool.export.strings import Numbered
 from unspool.profile.columns import Profile, Task, Timed
 from unspool.profile.paths import paths
 from unspool.profile.tree import group_name
@@ -58,14 +57,15 @@ class _Drawing:
 
     profile: Profile
     options: Options
-    names: Numbered[str] = field(default_factory=Numbered)
     known: dict[int, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         found = paths(self.profile)
         self._starts, self._calls = found.start.tolist(), found.entries.tolist()
         self._functions = self.profile.entries.function.tolist()
-        self._labels = [dict(labels.items()) for labels in stack_labels(self.profile)]
+        # Each is written many times: as JSON from here on.
+        self._words = [json.dumps(function.name) for function in self.profile.functions]
+        self._labels = [f', "args": {json.dumps(dict(labels.items()))}' for labels in stack_labels(self.profile)]
 
     def thread(self, task: int, timed: Timed) -> Iterator[str]:
         """The events of one thread."""
@@ -82,7 +82,7 @@ class _Drawing:
             common = _common(open_stack, names)
             yield from (_end(who, start, name) for name in reversed(open_stack[common:]))
             for depth in range(common, len(names)):
-                arguments = self._labels[stack] if depth == len(names) - 1 else None
+                arguments = self._labels[stack] if depth == len(names) - 1 else ""
                 yield _begin(who, start, names[depth], arguments)
             open_stack = names
             end = start + length
@@ -91,12 +91,12 @@ class _Drawing:
                 open_stack = ()
 
     def _names(self, stack: int) -> list[str]:
-        """The stack's names, outermost first."""
+        """The stack's names as JSON, outermost first."""
         if stack not in self.known:
             mark = self.profile.mark(stack) if self.options.marks else ""
             calls = self._calls[self._starts[stack] : self._starts[stack + 1]]
-            names = [self.profile.functions[self._functions[call]].name for call in reversed(calls)]
-            self.known[stack] = [mark, *names] if mark else names
+            names = [self._words[self._functions[call]] for call in reversed(calls)]
+            self.known[stack] = [json.dumps(mark), *names] if mark else names
         return self.known[stack]
 
 
@@ -114,10 +114,9 @@ def _common(left: Sequence[str], right: Sequence[str]) -> int:
     return min(len(left), len(right))
 
 
-def _begin(who: str, time: float, name: str, arguments: dict[str, str] | None) -> str:
-    extra = f', "args": {json.dumps(arguments)}' if arguments else ""
-    return f'{{"ph": "B", {who}, "ts": {time:.3f}, "cat": "sample", "name": {json.dumps(name)}{extra}}}'
+def _begin(who: str, time: float, name: str, arguments: str) -> str:
+    return f'{{"ph": "B", {who}, "ts": {time:.3f}, "cat": "sample", "name": {name}{arguments}}}'
 
 
 def _end(who: str, time: float, name: str) -> str:
-    return f'{{"ph": "E", {who}, "ts": {time:.3f}, "name": {json.dumps(name)}}}'
+    return f'{{"ph": "E", {who}, "ts": {time:.3f}, "name": {name}}}'
