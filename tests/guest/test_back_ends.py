@@ -111,7 +111,7 @@ def test_emulated_registers_are_found_where_qemu_keeps_them(guest_machine: Guest
         contextlib.closing(open_source(machine, "gdbstub")) as stopping,
     ):
         # Their threads wait while the machine is stopped; that is not to be taken for idle here.
-        racy._threads = None  # type: ignore[attr-defined]
+        racy.skips_idle = False
         for vcpu in (0, 1):
             with held(stopping, vcpu) as expected, racy.hold(vcpu) as state:
                 assert isinstance(state, VcpuState)
@@ -188,7 +188,7 @@ import sys
 from unspool.targets.guest.machines import machine_of
 from unspool.targets.guest.opening import open_source
 source = open_source(machine_of(int(sys.argv[1])), sys.argv[2])
-source._threads = type(source._threads)(0, {}) if source._threads else None
+source.skips_idle = False
 with source.hold(0) as state:
     print(type(state).__name__, flush=True)
     sys.stdin.read()

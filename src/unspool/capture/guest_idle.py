@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from unspool.targets.guest.registers import RefusalKind, VcpuSource, VcpuState
-from unspool.targets.guest.vcpu_threads import VcpuThreads
 
 
 @contextmanager
 def idle_too(source: VcpuSource) -> Iterator[None]:
     """Within the block holds take idle vCPUs, too: it wakes each of them for a moment."""
-    fields = vars(source)
-    threads = fields.get("_threads")
-    if not isinstance(threads, VcpuThreads):
-        yield
-        return
-    # Of threads that run several vCPUs none is ever called idle.
-    fields["_threads"] = replace(threads, shared=True)
+    before = source.skips_idle
+    source.skips_idle = False
     try:
         yield
     finally:
-        fields["_threads"] = threads
+        source.skips_idle = before
 
 
 def any_state(source: VcpuSource) -> VcpuState | str | None:

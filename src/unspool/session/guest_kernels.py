@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from unspool.capture.guest_decoder import preparation
+from unspool.capture.guest_idle import any_state
 from unspool.capture.guest_process import Decoder, DecoderDied
 from unspool.capture.guest_wire import BadAnswer, Failed, KernelFound, checked_kernel, state_to_wire
 from unspool.errors import UnspoolError
@@ -55,9 +56,7 @@ def _states(machine: Machine, method: str) -> Iterator[VcpuState]:
     if not method:
         return
     with contextlib.closing(open_source(machine, method)) as source:
-        source.skips_idle = False
-        for number in range(_TRIES):
-            with source.hold(source.vcpus[number % len(source.vcpus)]) as state:
-                pass
+        for _ in range(_TRIES):
+            state = any_state(source)
             if isinstance(state, VcpuState):
                 yield state
