@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from unspool.errors import BadInput, NoSuchTarget, UnspoolError, Unsupported
 from unspool.targets.guest import channel
 from unspool.targets.guest.channel import Channel, Endpoint
-from unspool.targets.guest.gdbstub import GdbStub, parse_registers
+from unspool.targets.guest.gdbstub import Gdb, GdbStub, packet, parse_registers
 from unspool.targets.guest.registers import RefusalKind, Refused, VcpuState
 from unspool.targets.guest.vcpu_threads import VcpuThreads
 
@@ -193,6 +194,17 @@ def test_any_bytes_are_registers_or_bad_input(data: bytes) -> None:
     for answer in (data, data.hex().encode()):
         with contextlib.suppress(BadInput):
             assert isinstance(parse_registers(answer), VcpuState)
+
+
+@given(st.lists(st.binary(max_size=200) | st.binary(max_size=40).map(packet), max_size=8))
+def test_any_answers_end_in_an_error_or_a_value(parts: list[bytes]) -> None:
+    """Whatever a server sends before it goes away."""
+    for ask in (Gdb.greet, Gdb.threads, lambda gdb: gdb.hmp("info status")):
+        ours, theirs = socket.socketpair()
+        with ours, contextlib.suppress(OSError, UnspoolError):
+            with theirs:
+                theirs.sendall(b"".join(parts))
+            ask(Gdb(Channel(ours), None))  # type: ignore[arg-type]
 
 
 def test_user_mode_is_told_by_the_code_segment() -> None:

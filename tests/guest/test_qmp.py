@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -168,6 +170,23 @@ def test_any_text_of_the_monitor_is_read_or_bad_input(text: str) -> None:
         with contextlib.suppress(BadInput):
             read()
     assert isinstance(words(text), dict)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+MESSAGES = st.dictionaries(st.sampled_from(["id", "return", "error", "event", "QMP", "data"]), JSON | st.integers(1, 3)) | JSON
+
+
+@given(st.lists(st.binary(max_size=100) | MESSAGES.map(lambda message: json.dumps(message).encode() + b"\n"), max_size=8))
+def test_any_answers_end_in_an_error_or_a_value(parts: list[bytes]) -> None:
+    """Whatever a server sends before it goes away."""
+    for ask in (Qmp.greet, Qmp.running, lambda qmp: qmp.vcpu_threads(1), lambda qmp: qmp.hmp("info status")):
+        ours, theirs = socket.socketpair()
+        with ours, contextlib.suppress(OSError, UnspoolError):
+            with theirs:
+                theirs.sendall(b"".join(parts))
+            ask(Qmp(Channel(ours)))
 
 
 def test_real_mode_prints_narrow_registers() -> None:

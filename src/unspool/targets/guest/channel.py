@@ -41,7 +41,7 @@ class Endpoint:
     pid: int | None = None
 
     def __str__(self) -> str:
-        """The socket as QEMU's options write it."""
+        """The socket as QEMU's options write it; a path is the machine's own text, to be escaped."""
         return f"unix:{self.path}" if self.path else f"tcp:127.0.0.1:{self.port}"
 
 

@@ -170,7 +170,7 @@ class GdbStub:
         """Attach: the machine stops for some milliseconds, and runs on. An UnspoolError when it cannot be."""
         gdb = attach(endpoint)
         try:
-            with as_request(f"the gdb socket {endpoint}"):
+            with as_request(f"the gdb socket {str(endpoint)!r}"):
                 numbers = gdb.threads()
                 parse_registers(gdb.ask(b"g"))
                 gdb.resume()
@@ -271,7 +271,7 @@ def attach(endpoint: Endpoint) -> Gdb:
     watchdog = Watchdog.start(connection, DETACH, DETACHED)
     watchdog.holding()
     try:
-        with as_request(f"the gdb socket {endpoint}"):
+        with as_request(f"the gdb socket {str(endpoint)!r}"):
             gdb = Gdb(connect(endpoint, connection=connection), watchdog)
             try:
                 gdb.greet()

@@ -25,6 +25,7 @@ RESUME = b'\xff{"execute":"cont","id":"watchdog"}\n'
 RESUMED = b'"watchdog"'
 _MOST_LINES = 100_000
 _MOST_VCPUS = 4096
+_LONGEST_REASON = 200
 
 
 class Qmp:
@@ -39,7 +40,7 @@ class Qmp:
     @classmethod
     def open(cls, endpoint: Endpoint) -> Self:
         """A client that has said hello; an UnspoolError when there is none to be had."""
-        with as_request(f"the QMP socket {endpoint}"):
+        with as_request(f"the QMP socket {str(endpoint)!r}"):
             qmp = cls(connect(endpoint))
             try:
                 qmp.greet()
@@ -67,7 +68,8 @@ class Qmp:
             if "return" in message:
                 return message["return"]
             error = message.get("error")
-            raise Unsupported(f"QEMU refuses {command}: {error.get('desc') if isinstance(error, dict) else error}", hint="")
+            reason = error.get("desc") if isinstance(error, dict) else error
+            raise Unsupported(f"QEMU refuses {command}: {str(reason)[:_LONGEST_REASON]!r}", hint="")
         raise BadInput("QMP messages without an answer among them")
 
     def hmp(self, command: str, vcpu: int | None = None) -> str:
@@ -138,7 +140,7 @@ class QmpRegisters:
         """Connect; an UnspoolError when that cannot be."""
         qmp = Qmp.open(endpoint)
         try:
-            with as_request(f"the QMP socket {endpoint}"):
+            with as_request(f"the QMP socket {str(endpoint)!r}"):
                 if stopping and not qmp.running():
                     _refuse_paused()
                 return cls(qmp, qmp.vcpu_threads(pid), stopping=stopping)
