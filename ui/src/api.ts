@@ -4,6 +4,7 @@ export interface Summary {
   name: string; samples: number; all_samples: number; weight: number; lost: number; duration_s: number; finished: boolean; trigger: string;
   frequency: number; command: string; hostname: string; kernel: string; arch: string; cpus: number;
   whole: number; cut: number; none: number; unknown: number; verdicts: Record<string, number>; guests: string[];
+  added: { name: string; modules: string[]; asked: number; named: number }[];
 }
 export interface Names { name: string[]; module: string[]; kind: string[]; place: string[] }
 export interface TreeData extends Names {

@@ -14,6 +14,13 @@ export function useVersion(): number {
   return shown;
 }
 
+// An answer said that what the server shows is another one now.
+export function shownIs(version: number): void {
+  if (status) status.version = Math.max(status.version, version);
+  shown = version;
+  tell();
+}
+
 function useChange(): void {
   const [, redraw] = useState(0);
   useEffect(() => {

@@ -79,6 +79,7 @@ function Facts({ one, chosen, filtered }: { one: Summary; chosen: Summary | null
       <button type="button" class="link" title="Data quality" onClick={() => change({ view: "quality", focus: null })}>
         ✓ {percent(seen.verdicts["reliable"] ?? 0, stacks, 1)} reliable, {percent(seen.whole, stacks, 1)} whole, ✂ {percent(seen.cut, stacks, 1)} cut
       </button>
+      {seen.added.length ? <span title={seen.added.map((each) => each.name).join(", ")}>some names are from files that were sent</span> : null}
       <span class="soft">{one.trigger}{one.frequency ? `, ${one.frequency} samples a second and CPU` : ""}</span>
     </div>
   );

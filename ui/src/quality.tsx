@@ -2,6 +2,7 @@
 import type { Cause, Machine, QualityData } from "./api";
 import { Wait, useData } from "./data";
 import { type State, change } from "./state";
+import { Upload, Uploaded } from "./upload";
 import { count, exactly, file, percent } from "./words";
 
 export function QualityView({ state }: { state: State }) {
@@ -31,11 +32,13 @@ export function QualityView({ state }: { state: State }) {
       {data.reasons.length ? <><h2>Why stacks are unreliable</h2>
         <table class="plain"><tbody>{data.reasons.map((reason) => <tr key={reason.stop}><th>{reason.stop}</th><td class="number">{percent(reason.samples, stacks)}</td><td class="number">{count(reason.samples)}</td><td>{reason.meaning}</td></tr>)}</tbody></table></> : null}
       <h2>Files whose functions have no names</h2>
+      <p class="line"><Upload state={state} label="Name them with a file…" /><span class="soft">the program or library with its symbols, /proc/kallsyms, or System.map; it is used for this page and not kept</span></p>
+      <Uploaded state={state} />
       {data.unnamed.length ? (
         <table class="plain" id="unnamed">
           <thead><tr><th>File</th><th class="number">Ran in it, unnamed</th><th class="number">Largest unnamed part</th><th class="number">Addresses</th><th>What mends it</th></tr></thead>
           <tbody>{data.unnamed.map((row) => (
-            <tr key={row.path}><th title={`${row.path} ${row.build_id}`}>{row.path ? file(row.path) : "no file"}</th><td class="number">{percent(row.own, data.samples)}</td><td class="number">{percent(row.most, data.samples)}</td><td class="number">{count(row.addresses)}</td><td>{row.advice}</td></tr>))}
+            <tr key={row.path}><th title={`${row.path} ${row.build_id}`}>{row.path ? file(row.path) : "no file"}</th><td class="number">{percent(row.own, data.samples)}</td><td class="number">{percent(row.most, data.samples)}</td><td class="number">{count(row.addresses)}</td><td>{row.advice} {row.path && row.kind !== "jit" && row.kind !== "anon" ? <Upload state={state} module={row.path} label="Send a file…" /> : null}</td></tr>))}
           </tbody>
         </table>) : <p>None: every function has its name.</p>}
       <h2>How the stacks end</h2>

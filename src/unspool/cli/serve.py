@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
+    from unspool.symbols.uploaded import UploadedFile
     from unspool.web.lent import Lent
     from unspool.web.serving import serve, user_without_root
 
@@ -39,5 +40,5 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.write("serving; end it with Ctrl-C\n")
 
     with contextlib.suppress(KeyboardInterrupt):
-        serve(lent.opened, place, owner, ready)
+        serve(lent.opened, place, owner, ready, UploadedFile)
     return 0

@@ -49,6 +49,12 @@ class Kallsyms:
         """Whether the kernel showed zeros for addresses: the reader lacked CAP_SYSLOG (kernel.kptr_restrict)."""
         return not self._addresses or self._addresses[-1] == 0
 
+    def address(self, name: str) -> int | None:
+        """Where the function of that name in vmlinux begins, None without one."""
+        wanted = name.encode()
+        places = (address for address, line in zip(self._addresses, self._lines, strict=True) if line[2:].strip() == wanted)
+        return next(places, None)
+
     def find(self, address: int) -> KernelSymbol | None:
         """The function that the address lies in, None where there is none. Of aliases the first, as in the kernel's own traces (%pS)."""
         index = bisect_right(self._addresses, address) - 1

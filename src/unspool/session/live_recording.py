@@ -62,9 +62,10 @@ def _serve(
     ready: Callable[[str], None],
     channel: socket.socket,
 ) -> None:
+    from unspool.symbols.uploaded import UploadedFile
     from unspool.web.live_serving import Pipes, serve_live
 
-    serve_live(Pipes(channel, bound), name, address, owner, ready)
+    serve_live(Pipes(channel, bound), name, address, owner, ready, UploadedFile)
 
 
 class LiveRecording(Recording):

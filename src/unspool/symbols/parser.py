@@ -18,7 +18,7 @@ from unspool.formats.elf.part import debug_part
 from unspool.formats.elf.plt import PltNames
 from unspool.formats.elf.symtab import ElfSymbol, SymbolTable, preferred, symbol_tables
 from unspool.symbols.demangle import demangled, without_clone_mark
-from unspool.symbols.dwarf_file import DwarfFile, has_dwarf
+from unspool.symbols.dwarf_file import DwarfFile, has_dwarf, image_base
 from unspool.symbols.reasons import Reason
 
 MAX_NAME = 4096
@@ -56,6 +56,7 @@ class ParsedFile:
             "crc": link.crc if link else 0,
             "dwarf": self._dwarf_source is not None,
             "alt": self._has_alt(),
+            "base": image_base(self.elf),
         }
 
     def attach(self, descriptor: int, crc: int | None) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class Symbolizer:
             file.failure = _failure(answer)
             return [file.failure] * len(addresses)
         try:
-            names = _checked_names(answer, len(addresses))
+            names = checked_names(answer, len(addresses))
             if worker is not None and by_tool:
                 from unspool.symbols import external
 
@@ -251,7 +251,7 @@ def _failure(answer: object) -> Unnamed:
     return Reason.BAD_FILE.because(sentence[:_MAX_PATH])
 
 
-def _checked_names(answer: object, count: int) -> list[Named]:
+def checked_names(answer: object, count: int) -> list[Named]:
     """The worker's answer as values; ParserDied when it is anything else than it should be: then the worker cannot be trusted."""
     if not isinstance(answer, list) or len(answer) != count:
         raise ParserDied("a wrong number of names")

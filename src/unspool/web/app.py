@@ -25,6 +25,7 @@ from unspool.profile.difference import difference
 from unspool.profile.tree import Grouping
 from unspool.web.chart import chart
 from unspool.web.graphs import Shape, flame, joint, sandwich
+from unspool.web.names import Added, with_names
 from unspool.web.opened import Opened
 from unspool.web.query import Query
 from unspool.web.views import Series, choices, data_quality, functions, summary, timeline
@@ -49,6 +50,7 @@ class Views:
         """Take them in the order of the command line; parameter `file` is a place in it."""
         self._held = opened
         self._version = 0
+        self._added: dict[int, list[Added]] = {}
 
     @property
     def opened(self) -> list[Opened]:
@@ -65,6 +67,16 @@ class Views:
         self._held = opened
         self._version += 1
 
+    def add_names(self, number: int, added: Added) -> None:
+        """Show a recording with these names from now on."""
+        self._added.setdefault(number, []).append(added)
+        one = self._held[number]
+        self.hold([*self._held[:number], Opened(one.name, with_names(one.profile, [added])), *self._held[number + 1 :]])
+
+    def added(self, number: int) -> list[Added]:
+        """The names that were added to a recording."""
+        return self._added.get(number, [])
+
     def live(self, query: Query) -> Json:
         """Whether the recording still grows; then /api/events tells when."""
         query.check(())
@@ -73,12 +85,12 @@ class Views:
     def recordings(self, query: Query) -> Json:
         """The recordings that are open."""
         query.check(())
-        return {"recordings": [summary(one, one.profile) for one in self.opened]}
+        return {"recordings": [self._summary(number, one, one.profile) for number, one in enumerate(self.opened)]}
 
     def summary(self, query: Query) -> Json:
         """One recording under the filter."""
         query.check(("file",))
-        return summary(*self._chosen(query))
+        return self._summary(query.number("file", 0, 0, len(self.opened) - 1), *self._chosen(query))
 
     def choices(self, query: Query) -> Json:
         """What filters can be set to."""
@@ -147,6 +159,10 @@ class Views:
         options = Options(marks=query.flag("marks", default=True), by=cast("Grouping", query.choice("by", GROUPINGS)))
         return f"recording{FORMATS[name].suffixes[0]}", b"".join(FORMATS[name].chunks(profile, options))
 
+    def _summary(self, number: int, one: Opened, profile: Profile) -> Json:
+        sent = [{"name": each.name, "modules": each.modules, "asked": each.asked, "named": len(each.names)} for each in self.added(number)]
+        return {**summary(one, profile), "added": sent}
+
     def _chosen(self, query: Query) -> tuple[Opened, Profile]:
         one = self._opened(query, "file")
         return one, one.select(query.filter())
@@ -201,7 +217,7 @@ def _json(views: Views, view: Callable[[Query], Json]) -> Callable[[Request], ob
 
     async def answer(request: Request) -> Response:
         try:
-            content = await run_in_threadpool(answered, _query(request), views.version)
+            content = await run_in_threadpool(answered, query_of(request), views.version)
         except UnspoolError as error:
             return _error(error)
         return Response(content, media_type="application/json")
@@ -212,7 +228,7 @@ def _json(views: Views, view: Callable[[Query], Json]) -> Callable[[Request], ob
 def _download(views: Views) -> Callable[[Request], object]:
     async def answer(request: Request) -> Response:
         try:
-            name, content = await run_in_threadpool(views.export, _query(request))
+            name, content = await run_in_threadpool(views.export, query_of(request))
         except UnspoolError as error:
             return _error(error)
         return Response(content, media_type="application/octet-stream", headers={"content-disposition": f'attachment; filename="{name}"'})
@@ -232,5 +248,6 @@ def _fixed(content: bytes, kind: str) -> Callable[[Request], object]:
     return answer
 
 
-def _query(request: Request) -> Query:
+def query_of(request: Request) -> Query:
+    """The parameters of a request."""
     return Query(tuple((name, value) for name, value in request.query_params.multi_items() if name != "token"))

@@ -21,6 +21,7 @@ from unspool.errors import BadInput
 from unspool.store import wire
 from unspool.web.app import Views
 from unspool.web.live_profile import LiveProfile, State
+from unspool.web.names import Added, with_names
 from unspool.web.opened import Opened
 from unspool.web.query import Query
 
@@ -44,14 +45,22 @@ class LiveSource:
         self._profile = LiveProfile()
         self._lock = threading.Lock()
         self._opened: tuple[int, Opened] | None = None
+        self.added: list[Added] = []
         self._tell: Callable[[], None] = lambda: None
 
     def opened(self) -> Opened:
         """The picture of now; the same one until something new comes."""
         with self._lock:
             if self._opened is None or self._opened[0] != self.version:
-                self._opened = (self.version, Opened(self.name, self._profile.profile()))
+                self._opened = (self.version, Opened(self.name, with_names(self._profile.profile(), self.added)))
             return self._opened[1]
+
+    def add_names(self, added: Added) -> None:
+        """Show these names from now on, also in later pictures; what is seen for the first time after this has none of them."""
+        with self._lock:
+            self.added.append(added)
+            self.version += 1
+        self._tell()
 
     def status(self) -> Json:
         """What is told with every piece of news."""
@@ -185,6 +194,16 @@ class LiveViews(Views):
     def version(self) -> int:
         """The number of pieces of news."""
         return self._source.version
+
+    def add_names(self, number: int, added: Added) -> None:
+        """Show the recording with these names from now on."""
+        del number
+        self._source.add_names(added)
+
+    def added(self, number: int) -> list[Added]:
+        """The names that were added."""
+        del number
+        return self._source.added
 
     def live(self, query: Query) -> Json:
         """How far the recording is."""

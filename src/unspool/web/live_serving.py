@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from unspool.web.live import LiveSource, LiveViews, News, live_routes
 from unspool.web.serving import Place, Server, access_for, drop_privileges, link, prepared
+from unspool.web.uploads import Namer, Uploads
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,13 @@ class Pipes:
     bound: socket.socket
 
 
-def serve_live(pipes: Pipes, name: str, place: Place, owner: tuple[int, int] | None, ready: Callable[[str], None]) -> None:
+def serve_live(pipes: Pipes, name: str, place: Place, owner: tuple[int, int] | None, ready: Callable[[str], None], namer: Namer) -> None:
     """Serve the recording `name` until the recorder lets go of the channel. `ready` gets the address, once something can be seen there."""
     source = LiveSource(pipes.channel, name)
     news, views = News(source), LiveViews(source)
-    guarded, config = prepared(views, access_for(place, pipes.bound, owner), live_routes(source, news))
+    namer.prepare()
+    routes = [*live_routes(source, news), *Uploads(views, namer).routes()]
+    guarded, config = prepared(views, access_for(place, pipes.bound, owner), routes)
     # Nothing that comes from the recorder is looked at before.
     drop_privileges(owner)
     server = LiveServer(config, lambda: ready(link(place, guarded.access)), news.close)

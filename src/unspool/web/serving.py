@@ -25,6 +25,7 @@ from unspool.store.writer import Writer
 from unspool.web.access import Access, Guard, new_token
 from unspool.web.app import VIEWS, Views, application
 from unspool.web.opened import Opened
+from unspool.web.uploads import Namer, Uploads
 
 PR_SET_NO_NEW_PRIVS = 38
 NOBODY = 65534
@@ -109,14 +110,18 @@ def _nobody() -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
-def serve(load: Callable[[], list[Opened]], place: Place, owner: tuple[int, int] | None, ready: Callable[[str], None]) -> None:
+def serve(
+    load: Callable[[], list[Opened]], place: Place, owner: tuple[int, int] | None, ready: Callable[[str], None], namer: Namer
+) -> None:
     """Serve until a signal comes. `ready` is called with the address to open, once the server answers.
 
-    `load` reads the recordings. By then this process is not root any more: what parses bytes of others must not have its rights.
+    `load` reads the recordings, `namer` the files that the page sends. By then this process is not root any more: what parses bytes of
+    others must not have its rights.
     """
     with listen(place) as bound:
         views = Views(empty())
-        guarded, config = prepared(views, access_for(place, bound, owner))
+        namer.prepare()
+        guarded, config = prepared(views, access_for(place, bound, owner), Uploads(views, namer).routes())
         drop_privileges(owner)
         views.hold(load())
         asyncio.run(_ask(guarded, FIRST))
