@@ -88,6 +88,19 @@ def test_a_sleeping_task_has_the_registers_it_was_left_with(kernel: FakeKernel) 
     assert KERNEL_FILE == code.path
 
 
+def test_a_task_that_has_run_since_it_was_listed_is_read_anew(kernel: FakeKernel) -> None:
+    tasks = Tasks(kernel, TASK_STRUCTS)
+    task = tasks.task(kernel.task(7))
+    assert task is not None
+    kernel.put(task.sp - 64, *[0] * 6, 0xFFFF_FFFF_8100_5678)
+    kernel.put(task.address + TASK_STRUCTS.sp, task.sp - 64)
+    thread = tasks.sleeping(task, snapshot=True)
+    assert thread is not None
+    assert 0xFFFF_FFFF_8100_5678 == thread.registers.pc
+    kernel.half(task.address + TASK_STRUCTS.pid, 8)
+    assert tasks.sleeping(task, snapshot=True) is None
+
+
 @pytest.mark.parametrize("sp", [0, DIRECT_MAP, (1 << 64) - 8])
 def test_saved_registers_that_lie_off_the_stack_are_none(kernel: FakeKernel, sp: int) -> None:
     tasks = Tasks(kernel, TASK_STRUCTS)

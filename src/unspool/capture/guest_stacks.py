@@ -69,6 +69,11 @@ class GuestStacks:
         """The stack of a task that sleeps, None when it does not. Unless the guest is `stopped`, it must have slept all the while."""
         if self.tasks is None:
             return None
+        now = self.tasks.task(task.address)
+        if now is None or now.pid != task.pid:
+            return None
+        # It may have run another program since it was listed.
+        task = now
         before = self.tasks.stamp(task)
         thread = self.tasks.sleeping(task, snapshot=True)
         if thread is None:

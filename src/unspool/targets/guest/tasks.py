@@ -171,6 +171,11 @@ class Tasks:
 
         `snapshot`: the task cannot have run meanwhile (all vCPUs stand still, or its `stamp` stays the same).
         """
+        now = self.task(task.address)
+        if now is None or now.pid != task.pid:
+            return None
+        # It may have run since it was listed, and then what was read of it does not fit its stack any more.
+        task = now
         inside = task.stack <= task.sp <= task.stack + self.structs.thread_size - _INACTIVE.size
         data = self.kernel.memory.read(task.sp, _INACTIVE.size) if task.sleeps and inside else None
         if data is None:
