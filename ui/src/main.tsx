@@ -105,7 +105,7 @@ function FlameView({ state, guests, onMatches }: { state: State; guests: boolean
         <Speedscope state={state} by={by} title={document.getElementById("title")?.textContent ?? ""} />
         <button type="button" id="whole" title="Esc" onClick={() => change({ focus: null })}>Whole picture</button>
         <span class="grow" />
-        {Object.entries(KINDS).filter(([kind]) => kinds.has(kind)).map(([kind, { label }]) => <span class="key" key={kind}><i class={`k-${kind}`} />{label}</span>)}
+        <span class="keys">{Object.entries(KINDS).filter(([kind]) => kinds.has(kind)).map(([kind, { label }]) => <span class="key" key={kind}><i class={`k-${kind}`} />{label}</span>)}</span>
         {data?.left_out ? <span class="soft">{count(data.left_out)} smaller boxes are left out</span> : null}
       </div>
       {data ? data.total[0] ? <Flame data={data} search={state.get("search")} flip={state.get("flip") === "1"} focus={Number(state.get("focus", "0"))} label="Flame graph" unit="samples"
