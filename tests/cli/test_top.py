@@ -17,7 +17,7 @@ from textual.widgets import DataTable, Input, Static
 from unspool.cli import top
 from unspool.cli.main import main
 from unspool.cli.top_screen import Help, Top
-from unspool.errors import NotPermitted, UnspoolError
+from unspool.errors import NotPermitted
 from unspool.session.top import FunctionLine, Share, Table, ThreadLine, View
 
 HOSTILE = "evil\x1b]0;owned\x07[red]\u202eeman\n[/red]"
@@ -42,7 +42,7 @@ class FakeSource:
     def __init__(self, table: Table = TABLE) -> None:
         """Begin with that table."""
         self.view = View()
-        self.failed: UnspoolError | None = None
+        self.failed: Exception | None = None
         self.table = table
 
     def latest(self) -> Table:

@@ -109,8 +109,8 @@ def push_live(arguments: argparse.Namespace, sender: Sender) -> int:
             state = push_live(plan, sender, arguments.interval, ending, show)
     finally:
         screen.clear()
-    for line in summary(sender.delivery):
-        say(line)
+        for line in summary(sender.delivery):
+            say(line)
     if state.kernel_lost:
         say(f"  {state.kernel_lost:,} samples were lost before they could be sent; the messages say so (unspool.lost)")
     return 1 if sender.delivery.dropped else 0

@@ -36,6 +36,7 @@ class Courier:
 
     def __init__(self, sender: Sender, room: int = WAITING) -> None:
         """Start the thread."""
+        self.failed: Exception | None = None
         self._sender = sender
         self._queue: queue.Queue[Parcel | None] = queue.Queue(room)
         self._overflowed = 0
@@ -48,9 +49,9 @@ class Courier:
         return self._queue.qsize()
 
     @property
-    def hopeless(self) -> str:
-        """Why nothing can be sent any more, or empty."""
-        return self._sender.hopeless
+    def over(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return bool(self._sender.hopeless) or not self._thread.is_alive()
 
     def put(self, parcel: Parcel) -> None:
         """Send it when its turn comes; when too many wait it is only counted."""
@@ -60,19 +61,26 @@ class Courier:
             self._overflowed += parcel.samples
 
     def close(self, seconds: float = LAST_SECONDS) -> Delivery:
-        """Send what still waits, for that long at most; what became of everything. KeyboardInterrupt ends the wait."""
+        """Send what still waits, for that long at most; what became of everything. Ctrl-C ends the wait.
+
+        A fault of ours in the sending thread is raised here, when all is counted.
+        """
         self._sender.hurry(seconds)
         patience = seconds + self.grace
         deadline = time.monotonic() + patience
-        # A full queue has room again when the sender has given its first parcel up.
         with contextlib.suppress(queue.Full, KeyboardInterrupt):
-            self._queue.put(None, timeout=patience)
+            if self._thread.is_alive():
+                # A full queue has room again when the sender has given its first parcel up.
+                self._queue.put(None, timeout=patience)
             self._thread.join(max(0.0, deadline - time.monotonic()))
         delivery = self._sender.delivery
-        if self._thread.is_alive():
-            delivery.drop("given_up", self._sender.in_hand + self._left(), "not sent until the end")
+        unsent = self._sender.in_hand + self._left()
+        if unsent:
+            delivery.drop("given_up", unsent, "not sent until the end")
         if self._overflowed:
             delivery.drop("overflowed", self._overflowed, "the collector was too slow: too much waited for it")
+        if self.failed is not None:
+            raise self.failed
         return delivery
 
     def _left(self) -> int:
@@ -86,8 +94,11 @@ class Courier:
             samples += parcel.samples if parcel is not None else 0
 
     def _run(self) -> None:
-        while (parcel := self._queue.get()) is not None:
-            self._sender.deliver(parcel)
+        try:
+            while (parcel := self._queue.get()) is not None:
+                self._sender.deliver(parcel)
+        except Exception as error:  # noqa: BLE001 (`close` raises it)
+            self.failed = error
 
 
 @dataclass(slots=True)
@@ -108,7 +119,7 @@ def push_live(plan: Plan, sender: Sender, interval: float, ending: Ending, show:
         courier = Courier(sender)
         try:
             due = time.monotonic() + interval
-            while not ending.wait(STEP_SECONDS) and not courier.hopeless:
+            while not ending.wait(STEP_SECONDS) and not courier.over:
                 sampling.step()
                 if time.monotonic() >= due:
                     due = max(due + interval, time.monotonic())

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from unspool.capture.ending import Ending
-from unspool.errors import UnspoolError
 from unspool.model.verdict import Stop, Verdict
 from unspool.profile.arrays import summed
 from unspool.profile.columns import About, Counted, Profile, ending_of
@@ -95,7 +94,7 @@ class Source(Protocol):
     """Where tables come from: `LiveSource`, or a fake. `failed` is why there are no more."""
 
     view: View
-    failed: UnspoolError | None
+    failed: Exception | None
 
     def latest(self) -> Table:
         """The newest table; the same object as long as there is no newer one."""
@@ -178,7 +177,7 @@ class LiveSource:
     def __init__(self, plan: Plan) -> None:
         """Load the programs: NotPermitted, Unsupported or BadRequest. Sampling begins with `start`."""
         self.view = View()
-        self.failed: UnspoolError | None = None
+        self.failed: Exception | None = None
         self._sampling = Sampling(plan, lines=False)
         self._watched = watch(plan)
         self._windows: deque[Taken] = deque()
@@ -218,7 +217,7 @@ class LiveSource:
                     started = time.monotonic()
                     self._latest = self._table()
                     due = started + max(TICK, BUSY * (time.monotonic() - started))
-        except UnspoolError as error:
+        except Exception as error:  # noqa: BLE001 (who shows the tables raises it)
             self.failed = error
 
     def _table(self) -> Table:
