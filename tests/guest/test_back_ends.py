@@ -235,6 +235,32 @@ def test_a_machine_that_obeys_late_runs_on(boot_guest: Callable[..., GuestMachin
     runs(guest)
 
 
+def test_a_machine_that_somebody_else_pauses_stays_paused(guest_machine: GuestMachine) -> None:
+    """The session ends and leaves it so; it can be attached to again when the machine runs."""
+    machine = found(guest_machine)
+    assert machine.qmp is not None
+    with contextlib.closing(open_source(machine, "gdbstub")) as source:
+        source.skips_idle = False
+        other = Qmp.open(machine.qmp)
+        try:
+            other.execute("stop")
+            with source.hold(0) as state:
+                assert isinstance(state, Refused)
+                assert RefusalKind.GONE is state.kind
+            assert not other.running()
+            source.close()
+            assert not other.running()
+        finally:
+            other.execute("cont")
+            other.close()
+    runs(guest_machine)
+    with contextlib.closing(open_source(machine, "gdbstub")) as source:
+        source.skips_idle = False
+        with held(source, 0):
+            pass
+    runs(guest_machine)
+
+
 def test_a_client_on_the_qmp_socket_is_told(guest_machine: GuestMachine) -> None:
     """The gdb socket serves as monitor then."""
     machine = found(guest_machine)

@@ -218,36 +218,35 @@ def _run_page(pid: int, descriptor: int) -> mmap.mmap:
 
 
 def _threads_of(pid: int, descriptors: Mapping[int, int]) -> dict[int, int]:
-    """The thread of each vCPU: the one that is in KVM_RUN on its descriptor, else the one whose name says so."""
+    """The thread of each vCPU: the one whose name says so, else the one that is found in KVM_RUN on its descriptor."""
     named = named_threads(pid).tids
+    if all(number in named and _may_run(pid, named[number], descriptor) for number, descriptor in descriptors.items()):
+        return {number: named[number] for number in descriptors}
     found: dict[int, int] = {}
     by_descriptor = {descriptor: number for number, descriptor in descriptors.items()}
     # A worker of KVM in the same process (kvm-nx-lpage-recovery) shows the system call of the vCPU that started it.
     tids = [tid for tid in procfs.thread_ids(pid) if (state := procfs.thread_state(pid, tid)) and not state.kernel]
-    for attempt in range(_SEARCHES):
-        # A vCPU that runs shows no system call, so it must be stopped to be recognised; an idle one is left alone.
+    for _ in range(_SEARCHES):
         for tid in (tid for tid in tids if tid not in found.values()):
-            descriptor = _kvm_run_of(pid, tid, stop=len(tids) - len(found) <= len(descriptors) or attempt > 0)
+            descriptor = _kvm_run_of(pid, tid)
             if descriptor in by_descriptor:
                 found.setdefault(by_descriptor[descriptor], tid)
-        missing = set(descriptors) - set(found)
-        if not missing or (missing <= set(named) and attempt > 1):
-            break
-    found |= {number: tid for number, tid in named.items() if number in descriptors and number not in found}
-    if set(descriptors) - set(found):
-        raise Unsupported(
-            f"the threads that run the vCPUs of process {pid} cannot be told apart", hint="Try again when the machine is busy."
-        )
-    return found
+        if len(found) == len(descriptors):
+            return found
+    raise Unsupported(f"the threads that run the vCPUs of process {pid} cannot be told apart", hint="Try again when the machine is busy.")
 
 
-def _kvm_run_of(pid: int, tid: int, *, stop: bool) -> int | None:
-    """The vCPU descriptor on which the thread is in KVM_RUN, None when it is elsewhere."""
+def _may_run(pid: int, tid: int, descriptor: int) -> bool:
+    """Whether nothing shows that the thread runs another vCPU than that one."""
+    call = blocked_call(pid, tid)
+    return call is None or call[2] != KVM_RUN or call[1] == descriptor
+
+
+def _kvm_run_of(pid: int, tid: int) -> int | None:
+    """The vCPU descriptor on which the thread is in KVM_RUN, None when it is elsewhere. A running one is stopped to see."""
     call = blocked_call(pid, tid)
     if call is not None:
         return call[1] if call[2] == KVM_RUN else None
-    if not stop:
-        return None
     with suppress(OSError):
         seized = Seized.seize(tid)
         try:
