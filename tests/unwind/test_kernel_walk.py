@@ -305,6 +305,14 @@ class TestDoubts:
         trampoline = kernel.function(name, call(8))
         assert (["copy"], Stop.RA_REWRITTEN, Stop.RA_REWRITTEN, 0) == self.one(kernel, trampoline)
 
+    def test_the_code_that_puts_the_return_address_back(self, kernel: Kernel) -> None:
+        """ORC says that the stack ends there."""
+        trampoline = kernel.function("return_to_handler", END)
+        handler = kernel.function("ftrace_return_to_handler", call(8))
+        words = [trampoline + RETURN, *[0] * 100]
+        found = KernelUnwinder(kernel).unwind(kernel.thread(handler, TASK_TOP - 8 * len(words), words))
+        assert (["ftrace_return_to_handler", "return_to_handler"], Stop.RA_REWRITTEN, Stop.RA_REWRITTEN, 1) == said(kernel, found)
+
     def test_code_without_orc(self, kernel: Kernel) -> None:
         bare = kernel.function("bare", None)
         assert (["copy", "bare"], Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 1) == self.one(kernel, bare + RETURN)

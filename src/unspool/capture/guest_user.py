@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from unspool.errors import BadInput
 from unspool.formats.elf import Elf
+from unspool.model.explain import explain
 from unspool.model.module import Mapping
 from unspool.model.stack import Stack
 from unspool.model.thread import Thread
@@ -88,7 +89,8 @@ class GuestUsers:
         process = self.users.process(task.mm)
         if process is None:
             return Stop.GUEST_PT
-        return UserStack(_as_of_guest(self._unwinder(process).unwind(thread, MAX_FRAMES)), process)
+        stack = self._unwinder(process).unwind(thread, MAX_FRAMES)
+        return UserStack(stack if thread.snapshot else _of_moving_guest(stack), process)
 
     def _holds(self, found: UserStack) -> bool:
         return self.users.holds(found.process, (frame.lookup_pc for frame in found.stack.frames))
@@ -126,8 +128,7 @@ class GuestUsers:
         return provide
 
 
-def _as_of_guest(stack: Stack) -> Stack:
-    """The stack with the reason that a guest has for registers and memory of two moments."""
-    if stack.judgement.reason is not Stop.THREAD_RUNNING:
-        return stack
-    return replace(stack, judgement=replace(stack.judgement, reason=Stop.GUEST_RUNNING))
+def _of_moving_guest(stack: Stack) -> Stack:
+    """The stack with the one reason that counts where registers and memory are of two moments, as its kernel part has it."""
+    sentence = explain(Stop.GUEST_RUNNING).meaning
+    return replace(stack, judgement=Judgement(Verdict.UNRELIABLE, Stop.GUEST_RUNNING, 0, sentence))

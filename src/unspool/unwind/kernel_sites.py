@@ -124,6 +124,11 @@ class KernelSites:
             self._rewritten = frozenset(found for name in _TRAMPOLINES if (found := self.image.address(name)) is not None)
         return ip in self._rewritten
 
+    def is_trampoline(self, site: KernelSite) -> bool:
+        """Whether the site lies in code that such an address leads to: what it will return to is known to the tracer only."""
+        symbol = self.image.symbol(site.ip if site.exact else site.ip - 1)
+        return symbol is not None and symbol.name in _TRAMPOLINES
+
     def _at(self, ip: int) -> KernelSite:
         thunk = self._thunk(ip)
         if thunk is not None:

@@ -139,7 +139,9 @@ class _Walk:
         if isinstance(site.rule, Miss):
             return self._guess(site, site.rule, index)
         if site.end:
-            return self._end(Stop.END_KERNEL_ENTRY if self._is_base(site) else Stop.END_UNEXPECTED)
+            if self._is_base(site):
+                return self._end(Stop.END_KERNEL_ENTRY)
+            return self._end(Stop.RA_REWRITTEN if self.sites.is_trampoline(site) else Stop.END_UNEXPECTED)
         if isinstance(cfa, Miss):
             return self._end(cfa.stop, cfa.detail)
         if site.saved:

@@ -18,6 +18,8 @@ from unspool.targets.guest.structs import MemoryStructs
 
 MAX_MAPPINGS = 1 << 16
 """Mappings of one process at most: sysctl vm.max_map_count is 65530."""
+MAX_FILES = 4096
+"""Files of one process at most; mappings of further ones have no path."""
 _MAX_NODES = 1 << 14
 _MAX_DEPTH = 16
 _MAX_PARTS = 256
@@ -52,6 +54,8 @@ class Maps:
         """`MemoryStructs.of(kernel.btf)` gives the structs."""
         self.memory = memory
         self.structs = structs
+        self._vma_fields = (structs.vm_start, structs.vm_end, structs.vm_flags, structs.vm_pgoff, structs.vm_file)
+        self._vma_size = max(self._vma_fields) + 8
 
     def vmas(self, mm: int) -> list[Vma]:
         """The mappings of an address space in order; as many as can be read."""
@@ -80,7 +84,7 @@ class Maps:
         mappings = []
         names = self._special(mm)
         for vma in self.vmas(mm):
-            if vma.file and vma.file not in known:
+            if vma.file and vma.file not in known and len(known) < MAX_FILES:
                 known[vma.file] = self.file(vma.file)
             file = known.get(vma.file)
             if file is not None:
@@ -153,10 +157,11 @@ class Maps:
     def _vma(self, address: int) -> Vma | None:
         if address < _KERNEL_HALF or address % 8:
             return None
-        at, read = self.structs, self.memory
-        words = [read.word(address + offset) for offset in (at.vm_start, at.vm_end, at.vm_flags, at.vm_pgoff, at.vm_file)]
-        start, end, flags, page, file = (0 if word is None else word for word in words)
-        if None in words or not start < end < _KERNEL_HALF or (start | end) % PAGE:
+        data = self.memory.read(address, self._vma_size)
+        if data is None:
+            return None
+        start, end, flags, page, file = (int.from_bytes(data[offset : offset + 8], "little") for offset in self._vma_fields)
+        if not start < end < _KERNEL_HALF or (start | end) % PAGE:
             return None
         return Vma(start, end, flags, page * PAGE & _TOP, file if file >= _KERNEL_HALF else 0)
 

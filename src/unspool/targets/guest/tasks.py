@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from unspool.formats.btf import Btf
@@ -23,6 +24,8 @@ from unspool.targets.guest.structs import TaskStructs
 
 MAX_TASKS = 1 << 16
 """Tasks that one look at the list gives at most."""
+MAX_SEARCHED = 4096
+"""Tasks that are looked at for the one whose stack a vCPU is on, while that vCPU may be held."""
 KERNEL_FILE = "[guest.kernel]"
 """The path of the kernel's mapping; a module's is `[guest.NAME]`."""
 TASK_STACK, IRQ_STACK, EXCEPTION_STACK, ENTRY_STACK = "[task stack]", "[irq stack]", "[exception stack]", "[entry stack]"
@@ -124,7 +127,8 @@ class Tasks:
         known = (*self._cpu_stacks(cpu), *(() if task is None else self._task_stack(task)))
         if any(sp in stack or sp - 1 in stack for stack in known):
             return task
-        return next((other for other in self._everybody(cpu) if 0 < sp - other.stack <= self.structs.thread_size), task)
+        others = islice(self._everybody(cpu), MAX_SEARCHED)
+        return next((other for other in others if 0 < sp - other.stack <= self.structs.thread_size), task)
 
     def task(self, address: int) -> Task | None:
         """The task at the address of its task_struct; None when there is none."""

@@ -94,6 +94,8 @@ class Users:
 
     def on_vcpu(self, task: Task, state: VcpuState) -> Thread | Stop:
         """The user thread that a vCPU executes at this moment, or why there is none to unwind."""
+        if state.cpl != _USER_RPL:
+            return Stop.NO_USER_STACK
         if state.cs & ~_USER_RPL == _COMPAT_CS & ~_USER_RPL:
             return Stop.UNSUPPORTED_RULE
         return self._thread(task, state.registers, snapshot=state.snapshot)
