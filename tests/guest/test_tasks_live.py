@@ -70,3 +70,17 @@ def test_stopped_vcpus_are_unwound_to_an_entry(guest_machine: GuestMachine) -> N
     assert (Stop.END_KERNEL_ENTRY, Verdict.RELIABLE) in stops.values()
     assert len(doubtful) <= 2 + 0.1 * len(stops), doubtful
     assert all(stop.is_end or verdict is Verdict.UNRELIABLE for stop, verdict in stops.values())
+
+
+def test_stacks_that_cross_modules_are_as_whole_as_others(guest_machine: GuestMachine) -> None:
+    """A program that writes to a virtio disk: the modules' unwind tables lie in memory of their own."""
+    crossing = []
+    with looked_at(guest_machine) as guest, guest_machine.workload("disk"):
+        for _ in range(100):
+            for vcpu in guest.stub.vcpus:
+                sample = guest.sample(vcpu)
+                frames = () if sample is None or sample.kernel is None else sample.kernel.stack.frames
+                if sample is not None and sample.kernel is not None and any(guest.kernel.module(frame.lookup_pc) for frame in frames):
+                    crossing.append(sample.kernel.stack)
+    for stack in crossing:
+        assert (Stop.END_KERNEL_ENTRY, Verdict.RELIABLE) == (stack.stop, stack.judgement.verdict), stack

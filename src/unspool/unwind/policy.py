@@ -27,6 +27,7 @@ class Check(enum.Enum):
 
 CHECK_OF = {
     Stop.THREAD_RUNNING: Check.R1,
+    Stop.GUEST_RUNNING: Check.R1,
     **dict.fromkeys(
         (Stop.NO_MAPPING, Stop.NOT_EXECUTABLE, Stop.ANON_CODE, Stop.NO_UNWIND_INFO, Stop.BAD_CFI, Stop.SIGFRAME_UNKNOWN), Check.R2
     ),
