@@ -111,6 +111,7 @@ class Tasks:
         # Neither changes from boot to reboot, and a name is looked for in hundreds of kilobytes.
         self._addresses: dict[str, int | None] = {}
         self._offsets: dict[int, int] = {}
+        self._stacks: dict[int, tuple[Mapping, ...]] = {}
 
     def current(self, cpu: int) -> Task | None:
         """The task that the CPU runs: by the kernel's per-CPU variable, and never by a GS base, which may be the user's."""
@@ -247,7 +248,16 @@ class Tasks:
         return (_mapping(task.stack, end, TASK_STACK),) if task.stack >= _KERNEL_HALF and end < 1 << 64 else ()
 
     def _cpu_stacks(self, cpu: int) -> tuple[Mapping, ...]:
-        """The stacks of interrupts, exceptions and entries (arch/x86/kernel/dumpstack_64.c)."""
+        """The stacks of interrupts, exceptions and entries; they stay where they are while the CPU is up."""
+        known = self._stacks.get(cpu)
+        if known is None:
+            known = self._read_stacks(cpu)
+            if any(stack.path == IRQ_STACK for stack in known):
+                self._stacks[cpu] = known
+        return known
+
+    def _read_stacks(self, cpu: int) -> tuple[Mapping, ...]:
+        """Where the kernel looks for them (arch/x86/kernel/dumpstack_64.c)."""
         found = []
         name, offset = self.structs.irq_stack
         pointer = self._word_per_cpu(cpu, name, offset)
