@@ -29,6 +29,7 @@ PATIENCE = 120.0
 
 WORKLOADS = {
     "kernel": "while :; do find /proc /sys -type f >/dev/null 2>&1; done & while :; do cat /proc/kallsyms >/dev/null; done & wait",
+    "calls": "exec /bin/guest_calls",
     "dd": "taskset 1 dd if=/dev/zero of=/dev/null bs=64k & taskset 2 dd if=/dev/zero of=/dev/null bs=4k & wait",
     "user": "exec /bin/guest_user",
     "disk": "while :; do dd if=/dev/zero of=/dev/vda bs=64k count=16 conv=fsync; done",
@@ -133,11 +134,12 @@ class GuestMachine:
         try:
             yield self._started(name, leader)
         finally:
+            # After a reboot there is no such process, and nothing to do.
             if self.alive:
-                self.shell(f"kill -9 -{leader}")
+                self.shell(f"kill -9 -{leader} 2>/dev/null")
 
     def _started(self, name: str, leader: int) -> list[int]:
-        comm, number = {"dd": ("dd", 2), "user": ("guest_user", 1)}.get(name, ("", 0))
+        comm, number = {"dd": ("dd", 2), "user": ("guest_user", 1), "calls": ("guest_calls", 1)}.get(name, ("", 0))
         deadline = time.monotonic() + PATIENCE
         pids: list[int] = []
         while len(pids) < number:
@@ -149,12 +151,10 @@ class GuestMachine:
 
     def send_sysrq(self, key: str) -> None:
         """Write to /proc/sysrq-trigger; `b` reboots at once, so that no answer comes."""
-        assert self._shell is not None or self.shell("true") == ""
+        self.shell("true")
         assert self._shell is not None
+        # The port takes sixteen bytes at a time, and drops what waits when it is closed: so it stays open, also across a reboot.
         self._shell.sendall(f"echo {key} > /proc/sysrq-trigger\n".encode())
-        if key == "b":
-            self._shell.close()
-            self._shell = None
 
     def kill(self) -> None:
         """End QEMU; again is harmless."""
@@ -225,8 +225,9 @@ def fetched(folder: Path, *arguments: str) -> Path:
 
 def initramfs_of(folder: Path, programs: Programs, output: Path) -> Path:
     """The initramfs for that kernel, with the programs of the workloads in it."""
-    user = programs.build("guest_user.c", "-O2", "-static", "-fomit-frame-pointer", "-g0")
-    subprocess.run([sys.executable, SCRIPTS / "image.py", folder, output, f"/bin/guest_user={user}"], check=True, timeout=120)
+    names = ("guest_user", "guest_calls")
+    files = [f"/bin/{name}={programs.build(f'{name}.c', '-O2', '-static', '-fomit-frame-pointer', '-g0')}" for name in names]
+    subprocess.run([sys.executable, SCRIPTS / "image.py", folder, output, *files], check=True, timeout=120)
     return output
 
 
