@@ -64,3 +64,11 @@ def names(server: Server) -> set[str]:
     found = server.view("functions")
     pairs = zip(found["name"], found["module"], strict=True)
     return {name for name, module in pairs if module and "+0x" not in name and name != "[unknown]"}
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from web.live import BUSY, descriptors, names, page_of, recording, until
+from web.live import BUSY, descriptors, is_alive, names, page_of, recording, until
 from web.serving import PATIENCE, Server, running
 
 from unspool.store.load import load
@@ -93,14 +93,6 @@ def test_a_killed_recorder_leaves_names_and_no_page(tmp_path: Path) -> None:
     assert profile.samples
     assert seen <= {function.name for function in profile.functions if function.named}
     assert not profile.about.finished
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_recording_that_ended_by_itself_keeps_its_page(tmp_path: Path) -> None:
