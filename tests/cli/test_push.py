@@ -107,9 +107,11 @@ def test_only_a_part_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "300 did not arrive: it answers 400 Bad Request: bad profile" in said
 
 
-def test_too_large_messages_are_cut(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reply", [Reply(413), Reply(400, kind="text/plain", body=b"http: request body too large")], ids=["413", "400"])
+def test_too_large_messages_are_cut(tmp_path: Path, reply: Reply) -> None:
+    """A proxy says 413; the OpenTelemetry Collector says 400 and the words."""
     file = big(tmp_path / "big.unspool", samples=1000, stacks=50)
-    with collector(lambda _, message: Reply(413) if message.ByteSize() > 20_000 else TAKEN) as there:
+    with collector(lambda _, message: reply if message.ByteSize() > 20_000 else TAKEN) as there:
         assert 0 == pushed(there, file)
     assert 1000 == there.samples
     assert len(there.taken) > 1
@@ -223,6 +225,15 @@ def test_an_empty_recording_is_no_failure(tmp_path: Path, capsys: pytest.Capture
 def test_an_address_that_is_none(url: str, recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 1 == main(["push", "--otlp", url, str(recording)])
     assert "--otlp takes an address" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_recording_says_only_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.unspool").write_bytes(b"nothing")
+    with collector() as there:
+        assert 1 == pushed(there, tmp_path / "a.unspool")
+    said = capsys.readouterr().err
+    assert "is not a recording" in said
+    assert "arrived" not in said
 
 
 def test_there_is_one_thing_to_send(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,10 +83,14 @@ def push_file(arguments: argparse.Namespace, sender: Sender) -> int:
     screen = Screen()
     try:
         push_recording(arguments.file, sender, show=lambda done, total: screen.line(f"{done:,} of {total:,} samples"))
-    finally:
+    except BaseException:
         screen.clear()
-        for line in summary(sender.delivery):
-            say(line)
+        if sender.delivery.samples:
+            say("ended before everything was sent")
+            tell(sender)
+        raise
+    screen.clear()
+    tell(sender)
     return 1 if sender.delivery.dropped else 0
 
 
@@ -109,8 +113,7 @@ def push_live(arguments: argparse.Namespace, sender: Sender) -> int:
             state = push_live(plan, sender, arguments.interval, ending, show)
     finally:
         screen.clear()
-        for line in summary(sender.delivery):
-            say(line)
+        tell(sender)
     if state.kernel_lost:
         say(f"  {state.kernel_lost:,} samples were lost before they could be sent; the messages say so (unspool.lost)")
     return 1 if sender.delivery.dropped else 0
@@ -125,6 +128,12 @@ def summary(delivery: Delivery) -> Iterator[str]:
         yield f"  {printable(remark)} ({times:,} times)"
     for reason, samples in delivery.reasons.most_common():
         yield f"  {samples:,} did not arrive: {printable(reason)}"
+
+
+def tell(sender: Sender) -> None:
+    """Print what became of the samples."""
+    for line in summary(sender.delivery):
+        say(line)
 
 
 def say(line: str) -> None:

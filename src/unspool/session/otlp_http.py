@@ -26,7 +26,10 @@ RETRYABLE = frozenset({429, 502, 503, 504})
 HOPELESS = frozenset({401, 403, 404, 405, 407, 501})
 """Statuses that say that every further request would be refused too."""
 
-PAYLOAD_TOO_LARGE = 413
+PAYLOAD_TOO_LARGE, BAD_REQUEST = 413, 400
+TOO_LARGE_IN_GO = "request body too large"
+"""What the OpenTelemetry Collector 0.160 says with status 400 where 413 is meant: the error of Go's http.MaxBytesReader."""
+
 TIMEOUT = 30.0
 """Seconds for a collector to accept a connection, and to answer."""
 
@@ -154,7 +157,7 @@ def meaning_of(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         says += f": {words}"
     if status in RETRYABLE:
         return Answer("again", says, _retry_after(headers.get("retry-after")))
-    if status == PAYLOAD_TOO_LARGE:
+    if status == PAYLOAD_TOO_LARGE or (status == BAD_REQUEST and TOO_LARGE_IN_GO in words):
         return Answer("too-large", says)
     if 300 <= status < 400:
         return Answer("hopeless", f"{says}; redirects are not followed")
