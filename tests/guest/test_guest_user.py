@@ -12,8 +12,8 @@ from guest.test_user import CODE, STACK, Scene, on_cpu, saved, scene
 from unspool.capture.guest_user import GuestUsers, UserStack
 from unspool.formats.btf import Btf
 from unspool.formats.paging import PAGE
-from unspool.model.stack import Stack
-from unspool.model.verdict import Judgement, Stop, Verdict
+from unspool.model.stack import Frame, Stack
+from unspool.model.verdict import Judgement, Stop, Trust, Verdict
 from unspool.targets.guest.kernel import GuestKernel
 from unspool.targets.guest.structs import MemoryStructs
 from unspool.unwind.kernel_walk import KernelStack
@@ -60,6 +60,15 @@ def test_where_it_leads_nowhere_they_are_at_the_base_of_the_stack(here: tuple[Sc
     found = walked(users.sleeping(there.task, KernelStack(WHOLE), snapshot=True))
     assert CODE + 16 == found.stack.frames[0].ip
     assert Stop.NO_USER_STACK is users.sleeping(replace(there.task, kernel_thread=True), KernelStack(WHOLE), snapshot=True)
+
+
+def test_in_entry_code_old_registers_are_not_taken_for_new_ones(here: tuple[Scene, GuestUsers]) -> None:
+    there, users = here
+    there.kernel.put(there.task.stack + THREAD_SIZE - 168, *saved(CODE + 16))
+    frame = Frame(there.kernel.base, 0, Trust.REGISTERS, exact=True)
+    for frames in ((frame,), (frame, frame)):
+        kernel = KernelStack(replace(WHOLE, frames=frames), in_entry=True)
+        assert Stop.REG_UNAVAILABLE is users.on_vcpu(there.task, replace(on_cpu(), cpl=0), kernel)
 
 
 def test_a_guest_that_runs_on_has_a_reason_of_its_own(here: tuple[Scene, GuestUsers]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from guest.fake_kernel import DIRECT_MAP, MEMORY_STRUCTS, TASK_STRUCTS, THREAD_SIZE, FakeKernel
@@ -127,6 +127,23 @@ def test_where_only_five_words_are_saved_the_others_are_still_in_place() -> None
     thread = here.users.interrupted(here.task, place, {6: 66, 7: 1}, fs_base=0, snapshot=True)
     assert isinstance(thread, Thread)
     assert ({6: 66, 7: STACK + 8}, CODE + 4) == (thread.registers.values, thread.registers.pc)
+
+
+def test_at_a_system_calls_first_instructions_rcx_is_the_users_pc() -> None:
+    """What lies at the base of the kernel's stack is still of the call before."""
+    here = scene()
+    here.kernel.labels["entry_SYSCALL_64"] = here.kernel.base
+    here.kernel.labels["entry_SYSCALL_compat"] = here.kernel.base + 0x100
+
+    def entering(pc: int, sp: int) -> Thread | Stop:
+        registers = Registers(X86_64, pc, {X86_64.sp: sp, 2: CODE + 64, 6: 66}, 0x1234)
+        return here.users.entering(here.task, replace(on_cpu(), registers=registers, cpl=0, cs=0x10))
+
+    thread = entering(here.kernel.base + 3, STACK + 8)
+    assert isinstance(thread, Thread)
+    assert (CODE + 64, STACK + 8, 66) == (thread.registers.pc, thread.registers.sp, thread.registers.get(6))
+    assert Stop.REG_UNAVAILABLE is entering(here.kernel.base + 0x20, here.task.sp)
+    assert Stop.REG_UNAVAILABLE is entering(here.kernel.base + 0x104, STACK + 8)
 
 
 def test_what_is_no_user_thread_says_why() -> None:

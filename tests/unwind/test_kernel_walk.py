@@ -229,6 +229,7 @@ def test_entry_code_without_a_stack_is_an_end(row: OrcEntry) -> None:
     kernel.labels = {"__entry_text_start": start, "__entry_text_end": start + FUNCTION}
     found = KernelUnwinder(kernel).unwind(kernel.thread(start, 0x7FFE_0000_1000, []))
     assert (["entry_SYSCALL_64"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+    assert (True, None) == (found.in_entry, found.user_registers)
     kernel.labels = {}
     found = KernelUnwinder(kernel).unwind(kernel.thread(start, 0x7FFE_0000_1000, []))
     assert not found.stack.stop.is_end

@@ -55,6 +55,9 @@ class GuestUsers:
         """The user stack of what the vCPU executes; `kernel` is its kernel stack when it is in the kernel. A Stop: there is none."""
         if kernel is None:
             return self._walked(task, lambda: self.users.on_vcpu(task, state))
+        if kernel.in_entry:
+            alone = len(kernel.stack.frames) == 1
+            return self._walked(task, lambda: self.users.entering(task, state)) if alone else Stop.REG_UNAVAILABLE
         return self._walked(task, lambda: self._entered(task, kernel, fs_base=state.fs_base, snapshot=state.snapshot))
 
     def sleeping(self, task: Task, kernel: KernelStack, *, snapshot: bool) -> UserStack | Stop:

@@ -48,13 +48,15 @@ class KernelStack:
     """A kernel's stack. `user_registers`: where the registers of user mode were saved on it, None when it does not lead there.
 
     `partial`: they are only the five words that the processor pushes (rip, cs, rflags, rsp, ss), not all of struct pt_regs; then `values`
-    are the other registers by DWARF number, as far as they are known.
+    are the other registers by DWARF number, as far as they are known. `in_entry`: the stack ends in entry code that has not saved
+    them yet, or has given them back.
     """
 
     stack: Stack
     user_registers: int | None = None
     partial: bool = False
     values: Mapping[int, int] = field(default_factory=dict)
+    in_entry: bool = False
 
 
 class KernelUnwinder:
@@ -85,7 +87,7 @@ class KernelUnwinder:
         walk = _Walk(thread, self._sites, self.methods, exact=exact)
         frames = walk.frames(max_frames)
         stack = Stack(tuple(frames), walk.stop, judge(frames, walk.stop, walk.notes, thread, walk.detail), walk.detail)
-        return KernelStack(stack, walk.user_registers, walk.partial, walk.position.values if walk.partial else {})
+        return KernelStack(stack, walk.user_registers, walk.partial, walk.position.values if walk.partial else {}, walk.in_entry)
 
 
 class _Walk:
@@ -103,6 +105,7 @@ class _Walk:
         self.detail = ""
         self.user_registers: int | None = None
         self.partial = False
+        self.in_entry = False
         self.trust = Trust.REGISTERS
         sp = registers.values.get(X86_64.sp, 0)
         self.position = Position(X86_64, thread.memory, thread.space, dict(registers.values), registers.pc, sp, exact=exact)
@@ -139,6 +142,7 @@ class _Walk:
         if isinstance(site.rule, Miss):
             return self._guess(site, site.rule, index)
         if site.end:
+            self.in_entry = site.entry
             if self._is_base(site):
                 return self._end(Stop.END_KERNEL_ENTRY)
             return self._end(Stop.RA_REWRITTEN if self.sites.is_trampoline(site) else Stop.END_UNEXPECTED)

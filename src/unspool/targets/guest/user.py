@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from unspool.errors import BadInput
 from unspool.formats.auxv import AuxType, parse_auxv
 from unspool.formats.elf import Elf
+from unspool.formats.kallsyms import KernelSymbol
 from unspool.formats.paging import PAGE, PageTables
 from unspool.model.arch import X86_64
 from unspool.model.module import AddressSpace
@@ -39,6 +40,8 @@ _IP, _CS, _FLAGS, _SP, _SS = range(16, 21)
 _IRET = struct.Struct("<5Q")
 # With FRED the processor pushes two words more below the top of the stack (arch/x86/include/asm/thread_info.h).
 _PADDINGS = (0, 16)
+_RCX = 2
+_SYSCALL_ENTRIES = ("entry_SYSCALL_64", "entry_SYSRETQ")
 _USER_CS, _USER_RPL, _COMPAT_CS = 0x33, 3, 0x23
 _VMEMMAP = {4: 0xFFFF_EA00_0000_0000, 5: 0xFFD4_0000_0000_0000}
 _MAX_VDSO = 1 << 16
@@ -51,6 +54,9 @@ class Kernel(Protocol):
 
     def address(self, name: str) -> int | None:
         """The address of a symbol."""
+
+    def symbol(self, pc: int) -> KernelSymbol | None:
+        """The function that holds the pc."""
 
     def space(self, root: int) -> PageTables:
         """The address space under a top table."""
@@ -124,6 +130,19 @@ class Users:
         if cs & 0xFFFF == _COMPAT_CS:
             return Stop.UNSUPPORTED_RULE
         return self._thread(task, Registers(X86_64, ip, dict(values) | {X86_64.sp: sp}, fs_base), snapshot=snapshot)
+
+    def entering(self, task: Task, state: VcpuState) -> Thread | Stop:
+        """The user thread of a vCPU that is in the kernel's entry code, where registers are not saved yet, or not any more.
+
+        Between SYSCALL and the switch of stacks, and again before SYSRET, rsp is the user's and rcx holds the user's rip. Elsewhere what
+        lies at the base of the kernel's stack may be of the entry before this one: REG_UNAVAILABLE.
+        """
+        registers = state.registers
+        symbol = self.kernel.symbol(registers.pc)
+        sp, ip = registers.values.get(X86_64.sp, _KERNEL_HALF), registers.values.get(_RCX, _KERNEL_HALF)
+        if symbol is None or not symbol.name.startswith(_SYSCALL_ENTRIES) or max(sp, ip) >= _KERNEL_HALF:
+            return Stop.REG_UNAVAILABLE
+        return self._thread(task, replace(registers, pc=ip), snapshot=state.snapshot)
 
     def at_base(self, task: Task) -> int | None:
         """Where the registers of user mode lie at the base of the task's kernel stack; None when there are none that look like it."""
