@@ -15,12 +15,14 @@ from unspool.errors import BadInput
 from unspool.model.symbol import Symbol
 from unspool.model.verdict import Stop, Trust
 from unspool.profile.columns import Profile
+from unspool.profile.filters import EVERYTHING
 from unspool.profile.paths import paths
 from unspool.store import wire
 from unspool.store.load import load
 from unspool.store.reader import open_recording
 from unspool.web import live_profile
 from unspool.web.live_profile import LiveProfile
+from unspool.web.selection import select
 
 
 def many(path: Path) -> Path:
@@ -117,6 +119,7 @@ def test_an_earlier_picture_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.
     for body in sent:
         grown.add(wire.decoded(body))
         picture = grown.profile()
+        assert counted(select(picture, EVERYTHING)) == counted(picture), "what was counted as it came is what counting again gives"
         pictures.append((picture, counted(picture), samples(picture) if len(pictures) < 8 else None))
     for picture, rows, each in pictures:
         assert rows == counted(picture)

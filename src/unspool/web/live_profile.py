@@ -33,6 +33,7 @@ LOST = "lost"
 _STOPS = {stop.label: int(stop) for stop in Stop}
 _VERDICTS = {verdict.label: int(verdict) for verdict in Verdict}
 _TRUSTS = {trust.label: int(trust) for trust in Trust}
+_KERNEL_ENDS = {"whole": 1, "cut": 0}
 _NULL = MISSING["BIGINT"]
 BITS = {"task": 19, "event": 10, "vcpu": 9, "stack": 25}
 """Of each index in the number that counts a sample; more threads, events or stacks than that are counted anew for each picture."""
@@ -115,7 +116,8 @@ class LiveProfile:
         keys, columns = tally.keys, {}
         for name in reversed(BITS):
             columns[name] = keys & (1 << BITS[name]) - 1
-            keys >>= BITS[name]
+            # Not in place: these keys are the tally's own.
+            keys = keys >> BITS[name]
         columns["vcpu"] -= 1
         return Counted(**columns, count=tally.count, weight=tally.weight)
 
@@ -252,6 +254,7 @@ class LiveProfile:
             "verdict": _labels(rows["verdict"], _VERDICTS, 0),
             "reason": _labels(rows["reason"], _STOPS, 0),
             "bad": np.where(first_bad == MISSING["INTEGER"], NONE, first_bad),
+            "kernel_end": _labels(rows["kernel_ending"], _KERNEL_ENDS, NONE),
         }
         for name, values in columns.items():
             self._stacks[name].append(values)
