@@ -156,6 +156,18 @@ def test_within_such_a_callee_the_entry_is_not_left_out(offset: int) -> None:
         assert (["error_entry"], Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 0) == said(kernel, found)
 
 
+@pytest.mark.parametrize("row", [saved(24, OrcType.REGS_PARTIAL), saved(0), saved(120, OrcType.REGS_PARTIAL)])
+def test_while_such_a_callee_pushes_the_registers_its_caller_is_not_known(row: OrcEntry) -> None:
+    """Its return address is in a register then. ORC leads past the caller; and what is unknown in entry code is no end here."""
+    kernel = Kernel()
+    saver = kernel.function("error_entry", row)
+    kernel.labels = {"__entry_text_start": saver, "__entry_text_end": saver + FUNCTION}
+    found = KernelUnwinder(kernel).unwind(
+        kernel.thread(saver + 9, TASK_TOP - 8 * len(USER) - row.sp_offset, [0] * (row.sp_offset // 8) + USER)
+    )
+    assert (["error_entry"], Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 0) == said(kernel, found)
+
+
 @pytest.mark.parametrize("register", ["r10", "r13", "di", "dx"])
 def test_a_realigned_stack_is_found_through_the_register_that_holds_it(register: str) -> None:
     base = {"r10": OrcRegister.R10, "r13": OrcRegister.R13, "di": OrcRegister.DI, "dx": OrcRegister.DX}[register]

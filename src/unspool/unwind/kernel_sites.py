@@ -158,7 +158,9 @@ class KernelSites:
             return KernelSite(ip, exact, Miss(Stop.NO_UNWIND_INFO))
         if entry.type is OrcType.REGS_PARTIAL and self._saves_registers(ip):
             entry = _ALL_SAVED
-        elif entry.type is OrcType.REGS and self._is_saver(lookup):
+        elif entry.type in _SAVED and self._is_saver(lookup):
+            if entry.type is OrcType.REGS_PARTIAL or entry.sp_offset != _WORD:
+                return KernelSite(ip, exact, Miss(Stop.NO_UNWIND_INFO, "the return address is in a register that ORC does not name"))
             entry = _saver(entry)
         saved, saved_ip = _SAVED.get(entry.type, (0, 0))
         in_entry = exact and lookup in self._entry_code()
@@ -224,10 +226,10 @@ _SAVED = {
 def _saver(entry: OrcEntry) -> OrcEntry:
     """The row of a function that pushes struct pt_regs below its own return address, which it then puts on top of them.
 
-    ORC takes the saved registers for its caller, and so leaves out the exception's entry that called it. For the one instruction between
-    the two the return address is in rsi only.
+    ORC takes the saved registers for its caller, and so leaves out the exception's entry that called it. While the registers are pushed the
+    return address is in rsi only.
     """
-    return entry._replace(type=OrcType.CALL if entry.sp_offset == _WORD else OrcType.UNDEFINED, signal=False)
+    return entry._replace(type=OrcType.CALL, signal=False)
 
 
 def _pushed(words: int) -> Rule:
