@@ -142,13 +142,14 @@ def _sample(channel: Channel, machine: Machine, how: How) -> None:
         except UnspoolError as error:
             sender.cannot(str(error), error.hint or "")
             return
-        sender.ready(Ready(source.name, ram.kind, machine.accel))
-        # The clock of the recording starts with its first sample.
-        channel.receive()
         prepare = preparation(ram.extents(), how.symbols)
         descriptors = [] if ram.fd is None else [ram.fd]
         sampler = GuestSampler(source, lambda: Decoder(prepare, ram, descriptors), sender, how.settings)
         held.callback(sampler.close)
+        sampler.prepare()
+        sender.ready(Ready(source.name, ram.kind, machine.accel))
+        # The clock of the recording starts with its first sample.
+        channel.receive()
         reason = sampler.run(lambda seconds: _told_to_stop(channel, seconds))
         sampler.close()
         sender.ended(reason)

@@ -104,9 +104,18 @@ class GuestSampler:
         self._retry_at = 0.0
         self._refresh_at = 0.0
         self._turn = 0
+        self._running = False
+
+    def prepare(self) -> None:
+        """Look for the kernel once, so that `run` can begin with samples; a guest without one is looked at again there."""
+        with contextlib.suppress(DecoderDied, BadAnswer):
+            self._discover()
 
     def run(self, wait: Callable[[float], bool]) -> str:
         """Sample until `wait(seconds)` says True (stop) or the guest ends; the reason in words, "" when it was told to stop."""
+        self._running = True
+        if self._kernel is not None:
+            self.outlet.kernel(self.generation, self._kernel)
         due = time.monotonic()
         counted = due
         while not self.ended:
@@ -248,7 +257,8 @@ class GuestSampler:
             return
         self._kernel = found
         self.generation += 1
-        self.outlet.kernel(self.generation, found)
+        if self._running:
+            self.outlet.kernel(self.generation, found)
         # What is done for the first time takes long: not while the guest is held. The answer is of no moment, and is thrown away.
         decoder.ask({"op": "warm", "state": state_to_wire(state)}, REQUEST_SECONDS)
 

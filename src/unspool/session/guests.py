@@ -23,7 +23,7 @@ from unspool.targets.guest.machines import select as select_machines
 if TYPE_CHECKING:
     from unspool.store.writer import Writer
 
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 STOP_SECONDS = 30.0
 """How long a sampler may take to hand over what it has after it was told to stop."""
 MAX_SYMBOLS = 1 << 30
