@@ -11,6 +11,7 @@ import signal
 import struct
 import termios
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 PATIENCE = 120.0
@@ -23,7 +24,10 @@ class Terminal:
         """Start the program."""
         self.shown = ""
         self.status: int | None = None
-        self.pid, self._file = pty.fork()
+        with warnings.catch_warnings():
+            # Python 3.12 warns of threads; the child does nothing but to start a program.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid, self._file = pty.fork()
         if self.pid == 0:
             try:
                 fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +33,12 @@ LIVE = {"record", "top", "stack", "live", "doctor", "guest"}
 STATUSES = {
     # The answer to the question: no, yes, cannot be known.
     "live": {0, 1, 2},
-    # A file with more missing than allowed, and a machine that is not there.
+    # A file with more missing than allowed.
     "unspool audit --max-missing": {0, 1},
-    "unspool guest gdb NAME": {1},
+    # A virtual machine that is not there: no test may look into those that happen to run here.
+    "unspool guest gdb": {1},
+    "unspool record --guest": {1},
+    "unspool stack --guest": {1},
 }
 """The exit statuses that a command, or an example that begins so, may have; else 0."""
 
@@ -98,6 +102,8 @@ class Stage:
         line = line.replace("-t 1240", f"-t {self.tid}").replace("1234", str(self.pids[0])).replace("1240", str(self.pids[1]))
         line = re.sub(r"https?://(localhost:4318|otlp\.example\.com)", self.url, line)
         line = re.sub(r" -d \S+", " -d 1", line).replace("--json FILE", "--json /bin/true").replace("--port 8080", "--port 0")
+        if line.startswith(("unspool record", "unspool stack")):
+            line = re.sub(r"--guest \S+", "--guest no-such-machine", line)
         if " -d " not in line and not line.startswith(ENDLESS):
             line = re.sub(r"\bunspool (record -a|push .* -a|top)\b", r"unspool \1 -d 1", line)
         return line
@@ -148,12 +154,18 @@ def test_the_example_runs(command: str, line: str, stage: Stage, request: pytest
     if "./core" in line:
         request.getfixturevalue("core")
     with shell(stage, command, line) as process:
+        # An example that stands still ends by this, and then says what it had said.
+        alarm = threading.Timer(PATIENCE, stop, [process])
+        alarm.start()
         try:
             status, said, failed = interrupted(process) if line.startswith(ENDLESS) else finished(process)
         finally:
+            alarm.cancel()
             stop(process)
     assert "Traceback" not in failed, failed
     allowed = next((known for begin, known in STATUSES.items() if line.startswith(begin)), STATUSES.get(command, {0}))
+    if "no-such-machine" in stage.real(line):
+        assert "'no-such-machine' is no machine of this host" in failed
     assert status in allowed, f"{stage.real(line)}\n{said}\n{failed}"
 
 
@@ -203,6 +215,15 @@ def test_examples_are_cut_where_their_words_begin() -> None:
     assert "unspool report host.unspool --ending cut" in found
     assert 'unspool query host.unspool "SELECT * FROM counters" --json' in found
     assert all(line.count('"') % 2 == 0 for line in found)
+
+
+def test_help_of_a_command_can_be_asked_for_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["help", "report"])
+    assert "usage: unspool report" in capsys.readouterr().out
+    assert 2 == main(["help", "nonsense"])
+    assert "there is no command 'nonsense'" in capsys.readouterr().err
+    assert 0 == main(["help"])
 
 
 LARGE = {"numpy", "duckdb", "symbolic", "google.protobuf", "starlette", "uvicorn", "textual", "rich", "unspool.capture.guest_runner"}
