@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from unspool.export.options import FunctionKind, kind_of
-from unspool.profile.columns import NO_USER_STACK, NONE, Profile
+from unspool.profile.columns import NO_USER_STACK, NONE, Function, Profile
 from unspool.profile.tree import Tree
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ def _lefts(parents: Ints, totals: Ints, left: Ints) -> Ints:
 
 def kinds(profile: Profile, tree: Tree) -> list[FunctionKind]:
     """The kind of each of the tree's functions."""
-    found: list[FunctionKind] = [kind_of(profile, function) for function in tree.functions]
+    # Of each module once: a recording of a whole machine has more functions than modules by far.
+    of: list[FunctionKind] = [kind_of(profile, Function("", number)) for number in range(len(profile.modules))]
+    found: list[FunctionKind] = ["unknown" if function.module == NONE else of[function.module] for function in tree.functions]
     for number in (tree.function[0], *tree.groups):
         found[number] = "group"
     for number in tree.marks:
