@@ -54,13 +54,15 @@ class Scene:
         self.writer.name(frame, (Symbol(function, 4, file, line),))
         return frame
 
-    def stack(self, *frames: int, stop: Stop = Stop.END_PROCESS_ENTRY, cause: str | None = None, kernel: int = 0) -> int:
+    def stack(
+        self, *frames: int, stop: Stop = Stop.END_PROCESS_ENTRY, cause: str | None = None, kernel: int = 0, kernel_whole: bool | None = None
+    ) -> int:
         """A stack of those frames, innermost first."""
         if stop is Stop.NO_USER_STACK:
             judgement = UNJUDGED
         else:
             judgement = RELIABLE if stop.is_end else Judgement(Verdict.UNRELIABLE, stop, max(len(frames) - kernel - 1, 0))
-        return self.writer.stack(frames, kernel, stop, self.modules[cause] if cause else None, judgement)
+        return self.writer.stack(frames, kernel, stop, self.modules[cause] if cause else None, judgement, kernel_whole=kernel_whole)
 
 
 def small(path: Path) -> Path:
@@ -120,9 +122,9 @@ def guests(path: Path) -> Path:
         idle = writer.process(0, 0, "swapper/0", guest=numbers["web#2"])
         postgres = writer.process(77, 0, "postgres", guest=numbers["db"])
         user = scene.stack(leaf, main)
-        both = scene.stack(gsys, gentry, leaf, main, kernel=2)
-        kernel = scene.stack(gsys, gentry, kernel=2, stop=Stop.END_KERNEL_ENTRY)
-        torn = scene.stack(gsys, kernel=1, stop=Stop.GUEST_PT)
+        both = scene.stack(gsys, gentry, leaf, main, kernel=2, kernel_whole=True)
+        kernel = scene.stack(gsys, gentry, kernel=2, stop=Stop.END_KERNEL_ENTRY, kernel_whole=True)
+        torn = scene.stack(gsys, kernel=1, stop=Stop.GUEST_PT, kernel_whole=False)
         rows = (
             [(host, None, user)] * 2 + [(nginx, 0, both)] * 3 + [(nginx, 1, user)] * 2 + [(idle, 0, kernel)] * 2 + [(postgres, 0, torn)] * 3
         )

@@ -304,8 +304,8 @@ def test_the_table_says_where_a_function_ran(machines: Views) -> None:
 
 def test_the_quality_of_each_machine_stands_beside_the_others(machines: Views) -> None:
     rows = asked(machines.quality)["machines"]
-    assert [("web", 5, 5, 3), ("db", 3, 0, 3), ("[host]", 2, 2, 0), ("web#2", 2, 2, 2)] == [
-        (row["name"], row["samples"], row["whole"], row["in_kernel"]) for row in rows
+    assert [("web", 5, 5, 3, 3, 3), ("db", 3, 0, 3, 3, 0), ("[host]", 2, 2, 0, 0, 0), ("web#2", 2, 2, 2, 2, 2)] == [
+        tuple(row[name] for name in ("name", "samples", "whole", "in_kernel", "kernel_known", "kernel_whole")) for row in rows
     ]
     assert [(0, 3), (1, 2)] == rows[0]["vcpus"]
 

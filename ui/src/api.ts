@@ -21,7 +21,7 @@ export interface QualityData {
   unnamed: { path: string; kind: string; build_id: string; own: number; most: number; addresses: number; advice: string }[];
   machines: Machine[];
 }
-export interface Machine { name: string; choose: string; kernel: string; by: string; samples: number; whole: number; in_kernel: number; vcpus: [number, number][] }
+export interface Machine { name: string; choose: string; kernel: string; by: string; samples: number; whole: number; in_kernel: number; kernel_known: number; kernel_whole: number; vcpus: [number, number][] }
 export interface DiffData {
   before: Summary; after: Summary; tree: TreeData;
   functions: { name: string[]; module: string[]; own_before: number[]; own_after: number[]; total_before: number[]; total_after: number[] };

@@ -59,12 +59,13 @@ function Machines({ machines, samples }: { machines: Machine[]; samples: number 
     <>
       <h2>Machines</h2>
       <table class="plain" id="machines">
-        <thead><tr><th>Machine</th><th class="number">Share</th><th class="number">Samples</th><th class="number">Whole</th><th class="number">In the kernel</th><th>Kernel</th><th>Registers read by</th><th>Samples of each virtual CPU</th></tr></thead>
+        <thead><tr><th>Machine</th><th class="number">Share</th><th class="number">Samples</th><th class="number">Whole</th><th class="number">In the kernel</th><th class="number" title="Of the samples in the kernel: those whose kernel part leads to the kernel's entry, whatever their user part is">Kernel part whole</th><th>Kernel</th><th>Registers read by</th><th>Samples of each virtual CPU</th></tr></thead>
         <tbody>{machines.map((row) => (
           <tr key={row.name}>
             <th><button type="button" class="link" title="Show only these samples" onClick={() => change({ view: "flame", guest: exactly(row.choose), focus: null })}>{row.name}</button></th>
             <td class="number">{percent(row.samples, samples)}</td><td class="number">{count(row.samples)}</td>
             <td class="number">{percent(row.whole, row.samples)}</td><td class="number">{percent(row.in_kernel, row.samples)}</td>
+            <td class="number">{row.kernel_known ? percent(row.kernel_whole, row.kernel_known) : "-"}</td>
             <td>{row.kernel || "not known"}</td><td>{row.by}</td>
             <td>{row.vcpus.slice(0, 16).map(([vcpu, part]) => `${vcpu}: ${count(part)}`).join(", ")}{row.vcpus.length > 16 ? `, ${row.vcpus.length - 16} more` : ""}</td>
           </tr>))}

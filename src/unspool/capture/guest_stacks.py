@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from unspool.capture.guest_user import GuestUsers, UserStack
 from unspool.capture.guest_wire import MAX_FILE, MAX_MODULES, GuestFrame, GuestModule, GuestStack, GuestTask
@@ -86,10 +87,7 @@ class GuestStacks:
         self.forget()
         if self.tasks.stamp(task) == before:
             return stack
-        return GuestStack(
-            *(stack.task, stack.frames, stack.kernel_frames, stack.stop),
-            *(_unreliable(Stop.GUEST_RUNNING), "the task ran while it was looked at", stack.modules, stack.in_kernel),
-        )
+        return replace(stack, judgement=_unreliable(Stop.GUEST_RUNNING), detail="the task ran while it was looked at")
 
     def all_tasks(self, most: int) -> dict[int, Task]:
         """Every task by its number."""
@@ -129,7 +127,8 @@ class GuestStacks:
             frames += self._kernel_frames(kernel.stack.frames)
             stop, detail, judgement = kernel.stack.stop, kernel.stack.detail, kernel.stack.judgement
         count = len(frames)
-        if kernel is None or kernel.stack.stop is Stop.END_KERNEL_ENTRY:
+        whole = kernel is not None and kernel.stack.stop is Stop.END_KERNEL_ENTRY
+        if kernel is None or whole:
             if isinstance(user, UserStack):
                 frames += self._user_frames(user.stack.frames, user.process)
                 stop, detail = user.stack.stop, user.stack.detail
@@ -139,7 +138,7 @@ class GuestStacks:
                 stop = user
                 judgement = judgement if judgement.verdict is Verdict.UNRELIABLE else _unreliable(user, count)
         modules, self._new = self._new, {}
-        return GuestStack(self.described(task), tuple(frames), count, stop, judgement, detail, modules, kernel is not None)
+        return GuestStack(self.described(task), tuple(frames), count, stop, judgement, detail, modules, kernel is not None, whole)
 
     def _kernel_frames(self, frames: Iterable[Frame]) -> Iterator[GuestFrame]:
         for frame in frames:

@@ -72,7 +72,10 @@ class GuestTask:
 
 @dataclass(frozen=True, slots=True)
 class GuestStack:
-    """A task's stack: frames innermost first, the kernel's `kernel_frames` before the user's."""
+    """A task's stack: frames innermost first, the kernel's `kernel_frames` before the user's.
+
+    `kernel_whole`: the kernel's part leads to the kernel's entry, whatever becomes of the user's part; False when it is not `in_kernel`.
+    """
 
     task: GuestTask
     frames: tuple[GuestFrame, ...]
@@ -82,6 +85,7 @@ class GuestStack:
     detail: str
     modules: Mapping[int, GuestModule]
     in_kernel: bool = False
+    kernel_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,7 @@ def stack_to_wire(stack: GuestStack) -> dict[str, object]:
             [number, module.path[:MAX_TEXT], module.build_id, module.kind, module.size] for number, module in stack.modules.items()
         ],
         "in_kernel": stack.in_kernel,
+        "kernel_whole": stack.kernel_whole,
     }
 
 
@@ -154,6 +159,7 @@ def checked_stack(answer: object) -> GuestStack | Failed:
         detail=_text(fields.get("detail")),
         modules=modules,
         in_kernel=fields.get("in_kernel") is True,
+        kernel_whole=fields.get("kernel_whole") is True,
     )
 
 

@@ -113,7 +113,8 @@ def as_json(profile: Profile, arguments: argparse.Namespace) -> dict[str, object
 def _machine_json(row: MachineRow) -> dict[str, object]:
     assert row.guest is not None
     vcpus = [{"vcpu": vcpu, "samples": samples} for vcpu, samples in row.vcpus.items()]
-    return {**asdict(row.guest), "samples": row.samples, "whole": row.whole, "in_kernel": row.kernel, "vcpus": vcpus}
+    kernel = {"kernel_whole": row.kernel_whole, "kernel_cut": row.kernel_known - row.kernel_whole}
+    return {**asdict(row.guest), "samples": row.samples, "whole": row.whole, "in_kernel": row.kernel, **kernel, "vcpus": vcpus}
 
 
 def _cause_json(cause: Cause) -> dict[str, object]:
@@ -196,13 +197,18 @@ def _causes(found: Quality) -> Iterator[str]:
 
 
 def _machines(rows: list[MachineRow], found: Quality) -> Iterator[str]:
-    yield "   share    samples     whole   in kernel  guest"
+    yield "   share    samples     whole  in kernel  kernel whole  guest"
     for row in rows:
-        whole, kernel = _percent(row.whole / row.samples), _percent(row.kernel / row.samples)
-        shares = f"{_percent(found.share(row.samples))}  {row.samples:>9,}  {whole}  {kernel}"
+        parts = (_percent(row.whole / row.samples), f"{_percent(row.kernel / row.samples):>9}", f"{_kernel_whole(row):>12}")
+        shares = "  ".join((_percent(found.share(row.samples)), f"{row.samples:>9,}", *parts))
         shown = [f"{vcpu}: {samples:,}" for vcpu, samples in list(row.vcpus.items())[:VCPUS_SHOWN]]
         shown += [f"{len(row.vcpus) - VCPUS_SHOWN} more"] if len(row.vcpus) > VCPUS_SHOWN else []
-        yield f"{shares}   {_machine(row.guest)}" + (f"; vCPU {', '.join(shown)}" if shown else "")
+        yield f"{shares}  {_machine(row.guest)}" + (f"; vCPU {', '.join(shown)}" if shown else "")
+
+
+def _kernel_whole(row: MachineRow) -> str:
+    """The part of the samples in kernel mode whose kernel part leads to the kernel's entry."""
+    return _percent(row.kernel_whole / row.kernel_known) if row.kernel_known else "-"
 
 
 def _machine(guest: Guest | None) -> str:

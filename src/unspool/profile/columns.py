@@ -110,7 +110,8 @@ class Stacks:
     """The distinct stacks. Stack i is `frames[start[i]:start[i + 1]]`, innermost first, kernel frames before user frames.
 
     `stop` and `reason` hold numbers of `Stop`, `verdict` those of `Verdict`; `stop_module` is an index or NONE;
-    `bad` is the first user frame not to believe (0 = innermost) or NONE.
+    `bad` is the first user frame not to believe (0 = innermost) or NONE; `kernel_end` is 1 where the kernel's part leads to its entry,
+    0 where it does not, NONE where there is none or nothing is known of it.
     """
 
     start: Ints
@@ -121,6 +122,7 @@ class Stacks:
     verdict: Ints
     reason: Ints
     bad: Ints
+    kernel_end: Ints
 
     def __len__(self) -> int:
         """How many stacks."""

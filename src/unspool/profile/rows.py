@@ -45,12 +45,18 @@ class ProcessRow:
 
 @dataclass(frozen=True, slots=True)
 class MachineRow:
-    """A guest, or (None) this host, with its samples: all, whole ones, those in kernel mode, and those of each virtual CPU."""
+    """A guest, or (None) this host, with its samples: all, whole ones, those in kernel mode, and those of each virtual CPU.
+
+    `kernel_whole` of `kernel_known` samples in kernel mode have a kernel part that leads to the kernel's entry, whatever their user part
+    is; of the others (this host's) the kernel does not say it.
+    """
 
     guest: Guest | None
     samples: int
     whole: int
     kernel: int
+    kernel_known: int
+    kernel_whole: int
     vcpus: dict[int, int]
 
 
@@ -101,10 +107,12 @@ def machines(profile: Profile) -> list[MachineRow]:
     size = len(profile.guests) + 1
     samples = summed(places, counted.count, size)
     whole = summed(places, counted.count * _is_whole(profile), size)
-    kernel = summed(places, counted.count * (profile.stacks.kernel_frames[counted.stack] > 0), size)
+    kernel_end = profile.stacks.kernel_end[counted.stack]
+    in_kernel = (profile.stacks.kernel_frames[counted.stack] > 0, kernel_end != NONE, kernel_end == 1)
+    kernel, known, led = (summed(places, counted.count * chosen, size).tolist() for chosen in in_kernel)
     vcpus = _vcpus(places, counted, size)
     rows = [
-        MachineRow(guest, int(samples[place]), int(whole[place]), int(kernel[place]), vcpus[place])
+        MachineRow(guest, int(samples[place]), int(whole[place]), kernel[place], known[place], led[place], vcpus[place])
         for place, guest in enumerate((None, *profile.guests))
         if samples[place]
     ]

@@ -69,7 +69,7 @@ def _stacks(stacks: Stacks, used: Ints) -> Stacks:
     lengths = (stacks.start[1:] - stacks.start[:-1])[used]
     start = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(lengths)))
     frames = stacks.frames[spans(stacks.start[:-1][used], lengths)]
-    rest = ("kernel_frames", "stop", "stop_module", "verdict", "reason", "bad")
+    rest = ("kernel_frames", "stop", "stop_module", "verdict", "reason", "bad", "kernel_end")
     return Stacks(start, frames, *(getattr(stacks, name)[used] for name in rest))
 
 

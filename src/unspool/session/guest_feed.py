@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class GuestTotals:
-    """What became of one guest: samples, idle vCPUs that were not touched, lost samples; how long it was held (seconds); how it ended."""
+    """What became of one guest: samples, idle vCPUs that were not touched, lost samples; how long it was held (seconds); how it ended.
+
+    `kernel_whole` of the `in_kernel` samples in kernel mode have a kernel part that leads to the kernel's entry.
+    """
 
     name: str
     registers_by: str = ""
@@ -34,6 +37,8 @@ class GuestTotals:
     kernel: str = ""
     generations: int = 0
     samples: int = 0
+    in_kernel: int = 0
+    kernel_whole: int = 0
     counters: dict[str, int] = field(default_factory=dict)
     held: float = 0.0
     median: float = 0.0
@@ -159,10 +164,13 @@ class GuestFeed:
         rows = tuple(self._frame(frame, "kernel" if index < stack.kernel_frames else "user") for index, frame in enumerate(stack.frames))
         last = stack.frames[-1].module if stack.frames else None
         module = None if last is None or stack.stop.is_end else self._modules[last]
-        stored = writer.stack(rows, stack.kernel_frames, stack.stop, None if module is None else module.row, stack.judgement)
+        cause, kernel_whole = None if module is None else module.row, stack.kernel_whole if stack.in_kernel else None
+        stored = writer.stack(rows, stack.kernel_frames, stack.stop, cause, stack.judgement, kernel_whole=kernel_whole)
         process, thread = self._task(stack.task)
         writer.sample(event.time_ns, process, thread, -1, "cpu", "", 1, stored, vcpu=event.vcpu)
         self.totals.samples += 1
+        self.totals.in_kernel += stack.in_kernel
+        self.totals.kernel_whole += stack.in_kernel and stack.kernel_whole
         self._tally(stack, "" if module is None else module.described.path)
 
     def _task(self, task: GuestTask) -> tuple[int, int]:

@@ -235,6 +235,7 @@ class _Builder:
             verdict=column([int(judgement.verdict) for judgement in judgements]),
             reason=column([int(judgement.reason) for judgement in judgements]),
             bad=column([NONE if judgement.first_bad_frame is None else judgement.first_bad_frame for judgement in judgements]),
+            kernel_end=column([NONE] * len(rows)),
         )
         return stacks, used
 

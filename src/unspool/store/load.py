@@ -66,6 +66,7 @@ def _stacks(recording: Recording, tables: Tables) -> tuple[Stacks, Places]:
         verdict=found["verdict"].astype(np.int64),
         reason=found["reason"].astype(np.int64),
         bad=found["bad"].astype(np.int64),
+        kernel_end=found["kernel_end"].astype(np.int64),
     )
     return stacks, Places("stacks", found["stack"])
 
@@ -121,7 +122,8 @@ def _cases(column: str, members: type[Stop | Verdict]) -> str:
 STACKS = f"""
     SELECT stack, coalesce(len(frames), 0) AS length, kernel_frames,
         {_cases("stop", Stop)} AS stop, coalesce(stop_module, {NONE}) AS stop_module,
-        {_cases("verdict", Verdict)} AS verdict, {_cases("reason", Stop)} AS reason, coalesce(first_bad_frame, {NONE}) AS bad
+        {_cases("verdict", Verdict)} AS verdict, {_cases("reason", Stop)} AS reason, coalesce(first_bad_frame, {NONE}) AS bad,
+        CASE kernel_ending WHEN 'whole' THEN 1 WHEN 'cut' THEN 0 ELSE {NONE} END AS kernel_end
     FROM stacks ORDER BY stack
 """  # noqa: S608 - numbers and names of enums
 SOURCE = """

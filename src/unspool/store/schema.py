@@ -119,6 +119,13 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "index of the first frame not to believe, 0 = innermost user frame, in a guest innermost frame; NULL when there is none",
             nullable=True,
         ),
+        Column(
+            "kernel_ending",
+            "VARCHAR",
+            "in a guest's kernel, whether that part leads to the kernel's entry: `whole` or `cut`; NULL in user mode and on this host",
+            nullable=True,
+            since=2,
+        ),
     ),
     "samples": (
         Column("time_ns", "BIGINT", "when, CLOCK_MONOTONIC"),

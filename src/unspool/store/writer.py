@@ -168,9 +168,21 @@ class Writer:
             file = symbol.file and text(symbol.file)
             add((frame, depth, text(symbol.function), symbol.offset, file, symbol.line, symbol.inlined))
 
-    def stack(self, frames: tuple[int, ...], kernel_frames: int, stop: Stop, stop_module: int | None, judgement: Judgement) -> int:
-        """The stack of those frames, innermost first, kernel frames before user frames."""
-        key = (frames, kernel_frames, stop, stop_module, judgement)
+    def stack(
+        self,
+        frames: tuple[int, ...],
+        kernel_frames: int,
+        stop: Stop,
+        stop_module: int | None,
+        judgement: Judgement,
+        *,
+        kernel_whole: bool | None = None,
+    ) -> int:
+        """The stack of those frames, innermost first, kernel frames before user frames.
+
+        `kernel_whole` says whether the kernel's part leads to its entry, None where that is not known or it has none.
+        """
+        key = (frames, kernel_frames, stop, stop_module, judgement, kernel_whole)
         known = self._stacks.get(key)
         if known is None:
             if len(self._stacks) >= REMEMBERED_STACKS:
@@ -179,7 +191,9 @@ class Writer:
             known = self._stacks[key] = self._last_stack
             reason = judgement.reason.label if judgement.verdict is Verdict.UNRELIABLE else None
             end = (ending_of(stop), stop.label, stop_module)
-            self._add["stacks"]((known, list(frames), kernel_frames, *end, judgement.verdict.label, reason, judgement.first_bad_frame))
+            verdict = (judgement.verdict.label, reason, judgement.first_bad_frame)
+            kernel_ending = None if kernel_whole is None else "whole" if kernel_whole else "cut"
+            self._add["stacks"]((known, list(frames), kernel_frames, *end, *verdict, kernel_ending))
         return known
 
     def sample(  # noqa: PLR0913, PLR0917 - a row

@@ -78,7 +78,8 @@ def function_machines(opened: Opened, profile: Profile, functions: list[int]) ->
 def machine_quality(profile: Profile) -> list[Json]:
     """How much of each machine's samples is whole, and on which of its virtual CPUs they were taken; those with most samples first.
 
-    `choose` is what the filter takes for that machine alone.
+    Of the samples in its kernel, `kernel_whole` of `kernel_known` have a whole kernel part. `choose` is what the filter takes for that
+    machine alone.
     """
     return [
         {
@@ -89,6 +90,8 @@ def machine_quality(profile: Profile) -> list[Json]:
             "samples": row.samples,
             "whole": row.whole,
             "in_kernel": row.kernel,
+            "kernel_known": row.kernel_known,
+            "kernel_whole": row.kernel_whole,
             "vcpus": list(row.vcpus.items()),
         }
         for row in machines(profile)

@@ -1,0 +1,83 @@
+"""From a guest's stack to the recording: the kernel's part has its own quality, whatever becomes of the user's part."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from store.recordings import HEADER, MONOTONIC
+
+from unspool.capture.guest_events import Kernel, Sample
+from unspool.capture.guest_stacks import GuestStacks
+from unspool.capture.guest_user import UserStack
+from unspool.capture.guest_wire import GuestFrame, GuestModule, GuestStack, GuestTask, KernelFound, checked_stack, stack_to_wire
+from unspool.cli.recording_summary import guest_line
+from unspool.model.stack import Frame, Stack
+from unspool.model.verdict import Judgement, Stop, Trust, Verdict
+from unspool.profile.rows import machines
+from unspool.session.guest_feed import GuestFeed
+from unspool.store.load import load
+from unspool.store.reader import open_recording
+from unspool.store.writer import Writer
+from unspool.targets.guest.kernel import GuestKernel
+from unspool.targets.guest.machines import Machine
+from unspool.targets.guest.user import Process
+from unspool.unwind.kernel_walk import KernelStack
+
+RELIABLE = Judgement(Verdict.RELIABLE)
+CUT = Judgement(Verdict.UNRELIABLE, Stop.NO_UNWIND_INFO, 0)
+KERNEL_FRAME = GuestFrame(0xFFFF_8000_0000_1000, Trust.REGISTERS, exact=True, module=0, offset=0x1000)
+USER_FRAME = GuestFrame(0x40_1000, Trust.REGISTERS, exact=True, module=1, offset=0x1000)
+MODULES = {0: GuestModule("[guest.kernel]", "aa" * 20, "kernel"), 1: GuestModule("/bin/busybox", "bb" * 20, "file")}
+TASK = GuestTask(7, 7, "busybox", 1, "busybox")
+NO_UNWIND_DATA = replace(CUT, first_bad_frame=1)
+BUSYBOX = GuestStack(
+    *(TASK, (KERNEL_FRAME, USER_FRAME), 1, Stop.NO_UNWIND_INFO, NO_UNWIND_DATA, "", MODULES), in_kernel=True, kernel_whole=True
+)
+TORN = GuestStack(TASK, (KERNEL_FRAME,), 1, Stop.MEM_FAULT, CUT, "", {}, in_kernel=True)
+IN_USER_MODE = GuestStack(TASK, (USER_FRAME,), 0, Stop.NO_UNWIND_INFO, CUT, "", {})
+
+
+def kernel_stack(stop: Stop) -> KernelStack:
+    return KernelStack(Stack((Frame(0xFFFF_8000_0000_1000, 0, Trust.REGISTERS, exact=True),), stop, RELIABLE))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "user", "expected"),
+    [
+        (kernel_stack(Stop.END_KERNEL_ENTRY), UserStack(Stack((), Stop.NO_UNWIND_INFO, CUT), cast("Process", None)), True),
+        (kernel_stack(Stop.END_KERNEL_ENTRY), Stop.NO_USER_STACK, True),
+        (kernel_stack(Stop.END_KERNEL_ENTRY), Stop.MEM_FAULT, True),
+        (kernel_stack(Stop.MEM_FAULT), Stop.MEM_FAULT, False),
+        (None, Stop.MEM_FAULT, False),
+    ],
+)
+def test_the_kernels_part_is_judged_by_its_own_end(kernel: KernelStack | None, user: UserStack | Stop, *, expected: bool) -> None:
+    image = SimpleNamespace(btf=None, is_text=lambda _: False, is_init_text=lambda _: False)
+    found = GuestStacks(cast("GuestKernel", image))._joined(None, kernel, user)
+    assert (kernel is not None, expected) == (found.in_kernel, found.kernel_whole)
+
+
+@pytest.mark.parametrize("stack", [BUSYBOX, TORN, IN_USER_MODE])
+def test_it_comes_out_of_the_decoder_as_it_went_in(stack: GuestStack) -> None:
+    assert stack == checked_stack(json.loads(json.dumps(stack_to_wire(stack))))
+
+
+def test_a_program_without_unwind_data_does_not_hide_the_kernels_quality(tmp_path: Path) -> None:
+    """Three of four kernel parts lead to the kernel's entry, and no stack is whole."""
+    machine = cast("Machine", SimpleNamespace(name="web", pid=1, start_ns=2, uuid="", accel="kvm"))
+    with Writer(tmp_path / "a.unspool", HEADER) as writer:
+        feed = GuestFeed(machine, writer)
+        feed.take(Kernel(1, KernelFound("6.1.0", "#1", "aa" * 20, 0xFFFF_8000_0000_0000, 5)))
+        for index, stack in enumerate([BUSYBOX, *[replace(BUSYBOX, modules={})] * 2, TORN, IN_USER_MODE]):
+            feed.take(Sample(MONOTONIC + index, 0, stack))
+    with open_recording(tmp_path / "a.unspool") as recording:
+        endings = recording.rows("SELECT kernel_ending, count(*) FROM samples JOIN stacks USING (stack) GROUP BY ALL ORDER BY ALL")
+        (row,) = machines(load(recording))
+    assert [("cut", 1), ("whole", 3), (None, 1)] == endings
+    assert (5, 0, 4, 4, 3) == (row.samples, row.whole, row.kernel, row.kernel_known, row.kernel_whole)
+    assert "4 in its kernel, 75.0 % of them whole to the kernel's entry" in guest_line(feed.totals, 1.0)
