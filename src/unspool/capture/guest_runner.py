@@ -84,8 +84,13 @@ class SamplerProcess:
         assert isinstance(event, Ready | CannotSample | Ended)
         return event
 
+    def pause(self) -> None:
+        """Ask it to leave the guest alone until `start`."""
+        with contextlib.suppress(Closed):
+            self._channel.send_value({"type": "pause"})
+
     def start(self) -> None:
-        """Let it begin, once it is ready."""
+        """Let it begin, once it is ready; or go on after `pause`."""
         with contextlib.suppress(Closed):
             self._channel.send_value({"type": "start"})
 
@@ -156,8 +161,13 @@ def _sample(channel: Channel, machine: Machine, how: How) -> None:
 
 
 def _told_to_stop(channel: Channel, seconds: float) -> bool:
-    """Wait so long for a message; any is the recorder's wish to end. Closed when the recorder is gone."""
+    """Wait so long for a message: the recorder's wish to pause (then for its next one), or to end. Closed when the recorder is gone."""
     if not select.select([channel], [], [], seconds)[0]:
         return False
-    channel.receive()
-    return True
+    # Between two rounds no vCPU is held.
+    return _said(channel) != "pause" or _said(channel) != "start"
+
+
+def _said(channel: Channel) -> object:
+    value = channel.receive().value()
+    return value.get("type") if isinstance(value, dict) else None

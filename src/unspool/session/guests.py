@@ -124,6 +124,14 @@ class Guests:
             self._feeds.append(feed)
             sampler.start()
 
+    def sample(self, *, on: bool) -> None:
+        """Go on sampling, or leave the guests alone until told to go on."""
+        for sampler in self._samplers:
+            if on:
+                sampler.start()
+            else:
+                sampler.pause()
+
     def step(self) -> None:
         """Write what came since the last call."""
         for sampler, feed in zip(self._samplers, self._feeds, strict=False):

@@ -98,6 +98,8 @@ class LiveRecording(Recording):
         else:
             self.sampler.stop()
             self.sampler.flush()
+        if self.guests is not None:
+            self.guests.sample(on=on)
         self._on = on
         self._say()
 
