@@ -168,6 +168,45 @@ def test_while_such_a_callee_pushes_the_registers_its_caller_is_not_known(row: O
     assert (["error_entry"], Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 0) == said(kernel, found)
 
 
+def test_before_such_a_callee_has_saved_anything_the_row_holds() -> None:
+    """At its first instruction only the processor's words lie behind the return address."""
+    kernel = Kernel()
+    saver = kernel.function("error_entry", call(8))
+    gate = kernel.function("asm_exc", saved(8, OrcType.REGS_PARTIAL))
+    kernel.code[gate - TEXT + RETURN - 4 : gate - TEXT + RETURN] = (saver - gate - RETURN).to_bytes(4, "little", signed=True)
+    words = [gate + RETURN, 0xE, *USER[-5:]]
+    found = KernelUnwinder(kernel).unwind(kernel.thread(saver, TASK_TOP - 8 * len(words), words))
+    assert (["error_entry", "asm_exc"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+    assert (TASK_TOP - 40, True) == (found.user_registers, found.partial)
+
+
+@pytest.mark.parametrize("knows", [False, True])
+@pytest.mark.parametrize("pushed", [0, 1, 2])
+def test_calls_that_fill_the_processors_stack_of_returns_are_counted(pushed: int, *, knows: bool) -> None:
+    """Whether ORC's row has them or not."""
+    kernel = Kernel()
+    fill = bytes.fromhex("e801000000cc")
+    start = kernel.function("__switch_to_asm", call(16), code=b"\x90" * 16 + fill * 2)
+    kernel.function("__schedule", call(8))
+    kernel.function("ret_from_fork", END)
+    ip = start + 16 + pushed * len(fill)
+    if knows and pushed:
+        rows = kernel.rows[0], call(16 + 8 * pushed)
+        kernel.orc = lambda pc: rows[pc == ip] if start <= pc < start + FUNCTION else Kernel.orc(kernel, pc)  # type: ignore[method-assign]
+    words = [*[start + 21, start + 27][:pushed], 7, at(kernel, "__schedule"), at(kernel, "ret_from_fork"), *([0] * 21)]
+    found = KernelUnwinder(kernel).unwind(kernel.thread(ip, TASK_TOP - 8 * len(words), words))
+    assert (["__switch_to_asm", "__schedule", "ret_from_fork"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+
+
+@pytest.mark.parametrize("flags", [0x200, 0x246])
+def test_a_program_that_was_just_made_has_flags_of_the_kernels_making(kernel: Kernel, flags: int) -> None:
+    """start_thread sets the interrupt flag and nothing else (arch/x86/kernel/process_64.c)."""
+    words = syscall(kernel)
+    words[-3] = flags
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "copy", 3), TASK_TOP - 8 * len(words), words))
+    assert (Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)[1:]
+
+
 @pytest.mark.parametrize("register", ["r10", "r13", "di", "dx"])
 def test_a_realigned_stack_is_found_through_the_register_that_holds_it(register: str) -> None:
     base = {"r10": OrcRegister.R10, "r13": OrcRegister.R13, "di": OrcRegister.DI, "dx": OrcRegister.DX}[register]

@@ -26,6 +26,8 @@ _SAVERS = ("error_entry", "paranoid_entry")
 _ALL_SAVED = OrcEntry(OrcRegister.SP, 0, OrcRegister.UNDEFINED, 0, OrcType.REGS, signal=True, end=False)
 _CALL_REL32, _CALL_SIZE, _WORD = 0xE8, 5, 8
 _INDIRECT = "__x86_indirect_"
+# call 1f; int3; 1:
+_FILL, _MOST_FILLS = bytes.fromhex("e801000000cc"), 2
 _LFENCE = bytes.fromhex("0faee8")
 _LRETQ = bytes.fromhex("48cb")
 _RET, _JMP_REL32 = 0xC3, 0xE9
@@ -56,7 +58,8 @@ class KernelSite:
     """One ip. `called`: a call (or what stands for one) ends there. `end`: ORC says that stacks end here. `entry`: it is entry code.
 
     `saved` and `saved_ip`: the bytes of interrupted registers that lie at the CFA, and where the processor's own five words lie in them.
-    `thunk`: code that is jumped through, of which ORC knows nothing.
+    `thunk`: code that is jumped through, of which ORC knows nothing. `saving`: code that is about to push struct pt_regs for its caller;
+    `unsaved`: its caller's site as it is before that.
     """
 
     ip: int
@@ -68,6 +71,8 @@ class KernelSite:
     thunk: bool = False
     saved: int = 0
     saved_ip: int = 0
+    saving: bool = False
+    unsaved: KernelSite | None = None
 
 
 @dataclass(slots=True)
@@ -157,17 +162,37 @@ class KernelSites:
         if entry is None:
             return KernelSite(ip, exact, Miss(Stop.NO_UNWIND_INFO))
         if entry.type is OrcType.REGS_PARTIAL and self._saves_registers(ip):
-            entry = _ALL_SAVED
-        elif entry.type in _SAVED and self._is_saver(lookup):
-            if entry.type is OrcType.REGS_PARTIAL or entry.sp_offset != _WORD:
-                return KernelSite(ip, exact, Miss(Stop.NO_UNWIND_INFO, "the return address is in a register that ORC does not name"))
-            entry = _saver(entry)
+            unsaved = None if exact else self._of_entry(ip, lookup, entry, exact=False)
+            return replace(self._of_entry(ip, lookup, _ALL_SAVED, exact=exact), unsaved=unsaved)
+        if not self._is_saver(lookup):
+            return self._of_entry(ip, lookup, self._past_fill(ip, entry) if exact else entry, exact=exact)
+        if entry.type is OrcType.REGS_PARTIAL or (entry.type is OrcType.REGS and entry.sp_offset != _WORD):
+            return KernelSite(ip, exact, Miss(Stop.NO_UNWIND_INFO, "the return address is in a register that ORC does not name"))
+        saving = entry.type is OrcType.CALL
+        return replace(self._of_entry(ip, lookup, entry if saving else _saver(entry), exact=exact), saving=saving)
+
+    def _of_entry(self, ip: int, lookup: int, entry: OrcEntry, *, exact: bool) -> KernelSite:
         saved, saved_ip = _SAVED.get(entry.type, (0, 0))
         in_entry = exact and lookup in self._entry_code()
         # Before Linux 6.4 entry code that has no stack yet is marked as an end, since then as unknown.
         end = entry.type is OrcType.END_OF_STACK or (in_entry and entry.type is OrcType.UNDEFINED)
         rule = orc.END if end else orc.rule_of(entry)
         return KernelSite(ip, exact, rule, end=end, entry=in_entry, saved=saved, saved_ip=saved_ip)
+
+    def _past_fill(self, ip: int, entry: OrcEntry) -> OrcEntry:
+        """The row with the words that calls over an int3 have pushed just before ip: they fill the processor's stack of return addresses.
+
+        They are an alternative (FILL_RETURN_BUFFER, arch/x86/include/asm/nospec-branch.h), of which not every kernel's ORC knows.
+        """
+        code = self.memory.read(ip - _MOST_FILLS * len(_FILL), _MOST_FILLS * len(_FILL)) if entry.type is OrcType.CALL else None
+        pushed = 0
+        while code is not None and code.endswith(_FILL):
+            pushed += 1
+            code = code[: -len(_FILL)]
+        before = self.image.orc(ip - pushed * len(_FILL)) if pushed else None
+        if before is None or entry.sp_reg is not OrcRegister.SP or before.sp_offset != entry.sp_offset:
+            return entry
+        return entry._replace(sp_offset=entry.sp_offset + _WORD * pushed)
 
     def _is_saver(self, pc: int) -> bool:
         symbol = self.image.symbol(pc)

@@ -33,11 +33,12 @@ _THUNK_WORDS = 4
 # At the base of a task's stack lie its struct pt_regs, up to 16 bytes of FRED's, and what the code that starts a CPU or a thread pushed.
 _BASE = 512
 # rip, cs, rflags, rsp, ss as the processor pushes them; Linux's selectors (arch/x86/include/asm/segment.h): 64-bit and 32-bit user code,
-# user data, kernel code, kernel data. In 64-bit mode SS may be 0 in the kernel. Bit 1 of the flags is always set.
+# user data, kernel code, kernel data. In 64-bit mode SS may be 0 in the kernel. Of the flags, bit 1 is always set by the processor, and
+# interrupts (bit 9) are on in flags that the kernel makes for a new program; they end with bit 21.
 _IRET = struct.Struct("<5Q")
 _USER_CS, _USER_SS = frozenset({0x33, 0x23}), 0x2B
 _KERNEL_CS, _KERNEL_SS = 0x10, frozenset({0x18, 0})
-_FLAGS_ONE = 2
+_FLAGS_SET, _FLAGS_TOP = 1 << 1 | 1 << 9, 1 << 22
 _USER_TOP = 1 << 56
 
 __all__ = ["KernelImage", "KernelStack", "KernelUnwinder"]
@@ -115,9 +116,13 @@ class _Walk:
     def frames(self, limit: int) -> list[Frame]:
         """Walk to the end, or to the limit."""
         found: list[Frame] = []
+        callee: KernelSite | None = None
         while True:
             position = self.position
             site = self.sites.of(position.ip, exact=position.exact)
+            if callee is not None and callee.saving and site.unsaved is not None:
+                site = site.unsaved
+            callee = site
             position.exact = site.exact
             rule = site.rule
             cfa = rule if isinstance(rule, Miss) else find_cfa(rule, position)
@@ -169,10 +174,11 @@ class _Walk:
         ip, cs, flags, sp, ss = _IRET.unpack(data)
         # FRED keeps more in the upper parts of the selectors' words (Intel FRED specification, section 5.1).
         cs, ss = cs & 0xFFFF, ss & 0xFFFF
-        if cs in _USER_CS and ss == _USER_SS and flags & _FLAGS_ONE and max(ip, sp) < _USER_TOP:
+        sane = bool(flags & _FLAGS_SET) and flags < _FLAGS_TOP
+        if cs in _USER_CS and ss == _USER_SS and sane and max(ip, sp) < _USER_TOP:
             self.user_registers, self.partial = cfa, site.saved_ip == 0
             return Miss(Stop.END_KERNEL_ENTRY)
-        if cs == _KERNEL_CS and ss in _KERNEL_SS and flags & _FLAGS_ONE:
+        if cs == _KERNEL_CS and ss in _KERNEL_SS and sane:
             return None
         return Miss(Stop.END_UNEXPECTED, f"what lies at {cfa:#x} are no saved registers: CS would be {cs:#x}, SS {ss:#x}")
 
