@@ -11,12 +11,15 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unspool.cli.output import write_lines
 from unspool.cli.printable import printable
 from unspool.cli.record import FREQUENCY, frequency, numbers, seconds
 from unspool.errors import BadRequest, Unsupported
-from unspool.session.top import FunctionLine, LiveSource, Share, Table, once
+
+if TYPE_CHECKING:
+    from unspool.session.top import FunctionLine, Share, Table
 
 EXAMPLES = """examples:
   unspool top                      the whole machine
@@ -50,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show the table until the user leaves."""
     from unspool.session.recording import Plan
+    from unspool.session.top import LiveSource, once
 
     if arguments.everything and arguments.pid:
         raise BadRequest("-a shows every process, so -p has no place beside it", hint="Leave one of them out.")
