@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import socket
 import subprocess
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from collectors import TAKEN, FakeCollector, Reply, collector, counted, rejecting
-from export.test_otlp import check_rules
+from export.test_otlp import attributes, check_rules
 from opentelemetry.proto.collector.profiles.v1development import profiles_service_pb2 as service
-from store.recordings import HEADER, big, small
+from store.recordings import HEADER, big, guests, small
 
 from unspool.cli.main import main
 from unspool.session import otlp_sender, push
@@ -51,6 +53,28 @@ def test_what_arrives_is_what_export_writes(recording: Path, tmp_path: Path) -> 
         pushed(there, recording)
     exported = service.ExportProfilesServiceRequest.FromString((tmp_path / "a.otlp").read_bytes())
     assert counted([exported]) == counted(there.taken)
+
+
+def test_samples_of_guests_arrive_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when they are cut into messages."""
+    monkeypatch.setattr(push, "MOST_SAMPLES", 5)
+    file = guests(tmp_path / "guests.unspool")
+    assert 0 == main(["export", str(file), "-o", str(tmp_path / "a.otlp")])
+    with collector() as there:
+        assert 0 == pushed(there, file)
+    exported = service.ExportProfilesServiceRequest.FromString((tmp_path / "a.otlp").read_bytes())
+    assert len(there.taken) > 1
+    assert labelled([exported]) == labelled(there.taken)
+    assert {"web", "db"} <= {dict(labels).get("unspool.guest") for labels in labelled(there.taken)}
+
+
+def labelled(messages: list[Any]) -> Counter[tuple[tuple[str, object], ...]]:
+    """How many samples have which attributes."""
+    found: Counter[tuple[tuple[str, object], ...]] = Counter()
+    for message in messages:
+        for sample in message.resource_profiles[0].scope_profiles[0].profiles[0].samples:
+            found[tuple(sorted(attributes(message.dictionary, sample.attribute_indices).items()))] += len(sample.values)
+    return found
 
 
 def test_many_messages_hold_every_sample_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
