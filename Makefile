@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 BUILD := build/native
 NATIVE := src/unspool/native
 
-.PHONY: help setup setup-tests native header ui check test live demo bench oracle clean man wheel format
+.PHONY: help setup setup-tests native header ui check test live demo bench oracle guests clean man wheel format
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-14s %s\n", $$1, $$2 }'
@@ -56,6 +56,9 @@ oracle: setup-tests native ## single-step programs and score every unwinder (30 
 
 man: setup ## completions and the man page, in build/share (a wheel has them)
 	$(PYTHON) scripts/shell_files.py build/share
+
+guests: setup-tests native ## several guest kernels, three guests at once, what sampling costs them, KVM (15 minutes)
+	$(PYTHON) scripts/guest/matrix.py docs/guest-results.md
 
 wheel: setup ## a wheel with the BPF object and the library inside
 	$(PYTHON) -m pip wheel -q --no-deps -w dist .
