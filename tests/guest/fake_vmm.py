@@ -90,6 +90,7 @@ class FakeGdb(FakeVmm):
     def greet(self) -> None:
         """Stop, and say so as QEMU before 8.1 does."""
         self.buffer = b""
+        self.detachments = 0
         self.pause()
 
     def pause(self) -> None:
@@ -117,15 +118,17 @@ class FakeGdb(FakeVmm):
     def answer(self, request: bytes) -> None:
         """The few commands that are needed."""
         if request in {b"c", b"D;1"}:
-            self.set_running(running=True)
-            if request != b"c":
+            if request == b"D;1":
+                self.detachments += 1
                 self.packet(b"OK")
+            self.set_running(running=True)
         elif request.startswith(b"Hg"):
             self.selected = int(request[2:].decode(), 16)
             self.packet(b"OK" if 1 <= self.selected <= self.vcpus else b"E22")
         else:
             answers = {
                 b"qSupported": b"PacketSize=1000;qXfer:features:read+",
+                b"qC": b"QC01",
                 b"qfThreadInfo": b"m01,02",
                 b"qsThreadInfo": b"l",
                 b"g": self.state.hex().encode(),

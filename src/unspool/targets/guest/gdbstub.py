@@ -10,12 +10,11 @@ What QEMU (7.2 to 10.0) does, found by trying, and what follows from it:
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
-from unspool.errors import BadInput, UnspoolError
+from unspool.errors import BadInput
 from unspool.model.arch import X86_64
 from unspool.model.registers import Registers
 from unspool.targets.guest.channel import CONNECT_SECONDS, Channel, Endpoint, as_request, connect, new_socket
@@ -24,9 +23,10 @@ from unspool.targets.guest.vcpu_threads import VcpuThreads
 from unspool.targets.guest.watchdog import Watchdog
 
 _INTERRUPT, _CONTINUE = b"\x03", b"$c#63"
-# A running machine takes the first byte as the wish to stop it, a stopped one ignores an interrupt: it is obeyed in both states.
-DETACH = _INTERRUPT + b"$D;1#b0"
-DETACHED = b"$OK#9a"
+# What the watchdog says. A running machine takes the first byte as the wish to stop it, a stopped one ignores an interrupt: it is obeyed in
+# both states. The question for the current thread comes first, because its answer tells the OK of the detachment from an earlier one.
+DETACH = _INTERRUPT + b"$qC#b4$D;1#b0"
+DETACHED = (b"$QC", b"$OK#9a")
 # QEMU's i386-64bit.xml: rax rbx rcx rdx rsi rdi rbp rsp r8-r15 rip, eflags, cs ss ds es fs gs, fs_base gs_base k_gs_base,
 # cr0 cr2 cr3 cr4 cr8 efer.
 _LAYOUT = struct.Struct("<17Q7I9Q")
@@ -46,23 +46,22 @@ class Gdb:
 
     def resume(self) -> bool:
         """Let the machine run; False when the watchdog did so before, because it was held too long."""
+        if not self.watchdog.watches():
+            return False
         self.channel.send(_CONTINUE)
-        return self.watchdog.released()
+        if self.watchdog.released():
+            return True
+        # It detached at this very moment, and may have done so before the machine got the first byte of ours, which stopped it again.
+        self.channel.send(_INTERRUPT + _CONTINUE)
+        return False
 
     def detach(self) -> None:
         """Let the machine run and end the session, whatever state they are in."""
-        try:
-            self.watchdog.holding()
-            self.channel.send(DETACH)
-            deadline = self.channel.deadline()
-            while time.monotonic() < deadline:
-                if self.receive() == b"OK":
-                    self.leave()
-                    return
-        except (OSError, UnspoolError):
-            pass
-        finally:
-            self.abandon()
+        # The watchdog does it, and only the watchdog: QEMU 7.2 crashes when it is told twice (gdbstub.c, handle_detach).
+        self.watchdog.holding()
+        self._let_go()
+        self.watchdog.wait(self.channel.patience)
+        self.channel.close()
 
     def leave(self) -> None:
         """End the session and leave the machine as it is."""
@@ -71,8 +70,14 @@ class Gdb:
 
     def abandon(self) -> None:
         """End the session; a machine that is held is let run by the watchdog, which waits for it longer than we can."""
-        self.watchdog.abandon()
+        self._let_go()
         self.channel.close()
+
+    def _let_go(self) -> None:
+        if self.watchdog.died():
+            with suppress(OSError):
+                self.channel.send(DETACH)
+        self.watchdog.abandon()
 
     def greet(self) -> None:
         """The first exchange; TimeoutError when the stub serves another client."""
@@ -186,7 +191,9 @@ class GdbStub:
         if refused:
             yield refused
             return
-        self._gdb.watchdog.holding()
+        if not self._gdb.watchdog.holding():
+            yield self._end("the watchdog is gone")
+            return
         self._depth += 1
         try:
             yield self._state(vcpu)

@@ -22,7 +22,7 @@ from unspool.targets.guest.watchdog import Watchdog
 
 # 0xFF resets QEMU's parser, should we have died in the middle of a request (QEMU docs, qmp-spec, "Reset").
 RESUME = b'\xff{"execute":"cont","id":"watchdog"}\n'
-RESUMED = b'"watchdog"'
+RESUMED = (b'"watchdog"',)
 _MOST_LINES = 100_000
 _MOST_VCPUS = 4096
 _LONGEST_REASON = 200
@@ -167,7 +167,9 @@ class QmpRegisters:
             self._watchdog.close()
 
     def _stopped(self, vcpu: int, watchdog: Watchdog) -> Iterator[VcpuState | Refused]:
-        watchdog.holding()
+        if not watchdog.holding():
+            yield self._end("the watchdog is gone")
+            return
         self._depth += 1
         try:
             stopped = self._stop() if self._depth == 1 else None

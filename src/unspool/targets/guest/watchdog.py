@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -33,8 +35,8 @@ class Watchdog:
         self.pid = child.pid
 
     @classmethod
-    def start(cls, connection: socket.socket, resume: bytes, obeyed: bytes) -> Self:
-        """The watchdog of a machine that `resume`, sent over that connection, lets run; an answer with `obeyed` in it says that it does."""
+    def start(cls, connection: socket.socket, resume: bytes, obeyed: Sequence[bytes]) -> Self:
+        """The watchdog of a machine that `resume`, sent over that connection, lets run; that it runs is said by all of `obeyed` in turn."""
         reading, writing = os.pipe()
         try:
             child = subprocess.Popen(
@@ -47,7 +49,7 @@ class Watchdog:
                     str(connection.fileno()),
                     str(HOLD_SECONDS),
                     resume.hex(),
-                    obeyed.hex(),
+                    *(mark.hex() for mark in obeyed),
                 ],
                 pass_fds=(reading, connection.fileno()),
                 stdin=subprocess.DEVNULL,
@@ -76,8 +78,24 @@ class Watchdog:
             return
         self.released()
         self.abandon()
+        self.wait(_END_SECONDS)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it has ended, at most so long."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(_END_SECONDS)
+            self._child.wait(seconds)
+
+    def died(self) -> bool:
+        """Whether somebody ended it before it could do anything."""
+        return bool(self._child.poll())
+
+    def watches(self) -> bool:
+        """Whether it is there and has not begun to let the machine run: it closes the pipe before."""
+        if self._pipe is None:
+            return False
+        poll = select.poll()
+        poll.register(self._pipe, 0)
+        return not poll.poll(0)
 
     def abandon(self) -> None:
         """Leave the machine to it: when it is held now, it is let run, however long that takes; we may close our end of the connection."""
