@@ -70,7 +70,7 @@ def test_code_made_at_run_time_is_named_by_its_map() -> None:
 
 
 def test_each_kind_has_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording_names, "_kernel", lambda: KernelNames(KERNEL))
+    monkeypatch.setattr(recording_names, "kernel", lambda: KernelNames(KERNEL))
     names = named(
         Place(1, "kernel", "[kernel]", None, 0, 0xFFFFFFFF81000004, 0),
         Place(2, "anon", "[anon]", None, 0, 0x1000, 5),

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 
@@ -130,7 +131,10 @@ def forked(serve: Callable[[socket.socket], None], kept: socket.socket) -> Feed:
     ours, theirs = socket.socketpair()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # A caller may have threads; the child uses none of what they hold.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         _child(serve, theirs, kept)
     theirs.close()

@@ -10,8 +10,8 @@ from unspool.capture.frames import Place
 from unspool.capture.perf_maps import PerfMaps
 from unspool.model.symbol import Named, Unnamed
 from unspool.session.recording import raise_priority
-from unspool.session.recording_names import NameSink, by_source, names_of, source
-from unspool.symbols.symbolizer import Symbolizer
+from unspool.session.recording_names import NameSink, by_source, kernel, names_of, source
+from unspool.symbols.symbolizer import NameTable, Symbolizer
 
 Group = tuple[Hashable, list[Place]]
 
@@ -36,7 +36,8 @@ class LiveNames:
         for key, group in by_source(places).items():
             # A program adds to its map as long as it runs.
             if key not in self._symbolizer or group[0].kind == "jit":
-                self._symbolizer.add(key, source(group[0], self._perf_maps))
+                table = _Kernel() if group[0].kind == "kernel" else source(group[0], self._perf_maps)
+                self._symbolizer.add(key, table)
             self._waiting.update((place.frame, place) for place in group)
             self._wanted.put((key, group))
 
@@ -69,3 +70,15 @@ class LiveNames:
         while (group := self._wanted.get()) is not None and not self._stopping.is_set():
             for found in zip(group[1], names_of(*group, self._symbolizer), strict=True):
                 self._found.put(found)
+
+
+class _Kernel:
+    """The kernel's names, read at the first question: that takes longer than a recorder may be away from its ring."""
+
+    def __init__(self) -> None:
+        self._table: NameTable | Unnamed | None = None
+
+    def name(self, address: int) -> Named:
+        if self._table is None:
+            self._table = kernel()
+        return self._table if isinstance(self._table, Unnamed) else self._table.name(address)

@@ -97,7 +97,7 @@ def source(place: Place, perf_maps: PerfMaps) -> OpenFile | NameTable | Unnamed 
     if place.kind == "anon":
         return Reason.ANONYMOUS.because()
     if place.kind == "kernel":
-        return _kernel()
+        return kernel()
     if place.kind == "jit":
         text = perf_maps.read(place.pid)
         return Reason.NO_JIT_MAP.because() if text is None else JitNames(text)
@@ -108,7 +108,8 @@ def source(place: Place, perf_maps: PerfMaps) -> OpenFile | NameTable | Unnamed 
     return OpenFile(os.dup(file.fd), file.path, file.build_id)
 
 
-def _kernel() -> NameTable | Unnamed:
+def kernel() -> NameTable | Unnamed:
+    """This machine's kernel as a table of names, or why there is none."""
     try:
         with open("/proc/kallsyms", "rb") as file:  # noqa: PTH123 (bytes)
             return KernelNames(file.read())
