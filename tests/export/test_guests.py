@@ -11,7 +11,7 @@ import duckdb
 import pytest
 from export.peers import pprof
 from opentelemetry.proto.profiles.v1development import profiles_pb2
-from store.recordings import guests
+from store.recordings import guests, twins
 
 from unspool.cli.main import main
 from unspool.export.formats import FORMATS
@@ -49,6 +49,25 @@ def test_folded_stacks_begin_with_their_guest(profile: Profile) -> None:
     assert "guest:db;gsys 3\n" in by_guest
     assert "[host];main;leaf 2\n" in by_guest
     assert "main;leaf 4\n" in written(profile, "folded", Options(by="none")).decode()
+
+
+def test_the_root_branches_into_virtual_cpus(profile: Profile) -> None:
+    folded = written(profile, "folded", Options(by="vcpu", marks=False)).decode().splitlines()
+    expected = {
+        "guest:web;vCPU 0;main;leaf;gentry;gsys 3",
+        "guest:web;vCPU 1;main;leaf 2",
+        "guest:web#2;vCPU 0;gentry;gsys 2",
+        "[host];main;leaf 2",
+    }
+    assert expected == set(folded) - {"guest:db;vCPU 0;gsys 3"}
+    names = {one["name"] for one in json.loads(written(profile, "speedscope", Options(by="vcpu")))["profiles"]}
+    assert {"guest:web vCPU 0", "guest:web vCPU 1", "guest:web#2 vCPU 0", "guest:db vCPU 0", "[host]"} == names
+
+
+def test_guests_of_one_name_stay_two(tmp_path: Path) -> None:
+    with open_recording(twins(tmp_path / "a.unspool")) as opened:
+        folded = written(load(opened, timed=True), "folded").decode().splitlines()
+    assert ["guest:web@1;sh;main 1", "guest:web@2;sh;main 2", "sh;main 1"] == folded
 
 
 def test_pictures_have_a_box_for_each_guest(profile: Profile) -> None:

@@ -135,6 +135,19 @@ def guests(path: Path) -> Path:
     return path
 
 
+def twins(path: Path) -> Path:
+    """Three samples of two guests that have one name, the second on two virtual CPUs; and one of this host."""
+    with Writer(path, HEADER) as writer:
+        scene = Scene(writer)
+        stack = scene.stack(scene.frame("main", line=10))
+        for index, (pid, vcpu) in enumerate([(1, 0), (2, 0), (2, 1), (None, None)]):
+            process = writer.process(10, 0, "sh", guest=writer.guest(Guest("web", pid)) if pid else None)
+            thread = writer.thread(process, 10, "sh")
+            writer.sample(MONOTONIC + index, process, thread, 0, "cpu", "", 1, stack, vcpu=vcpu)
+        writer.finish(SECOND)
+    return path
+
+
 def of_schema_1(path: Path) -> Path:
     """The samples of `small` in a file as an Unspool of schema 1 made it, by its own CREATE TABLE statements."""
     with duckdb.connect(str(path)) as connection:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from store.recordings import guests, small
+from store.recordings import guests, small, twins
 
 from unspool.errors import RecordingError
 from unspool.model.verdict import Stop, Verdict
@@ -108,3 +108,10 @@ def test_where_it_comes_from_is_kept(recording: Path) -> None:
     with open_recording(recording) as opened:
         about = load(opened).about
     assert ("testhost", 3, 1.0, 10_000_000) == (about.hostname, about.lost, about.duration_s, about.period_ns)
+
+
+def test_guests_of_one_name_are_told_apart_by_their_vmm(tmp_path: Path) -> None:
+    with open_recording(twins(tmp_path / "a.unspool")) as opened:
+        assert ["web@1", "web@2"] == [guest.label for guest in load(opened).guests]
+        found = {name: load(opened, Filter(guests=(name,))).samples for name in ("web", "web#1", "web@1", "web@2#1", "2", "web@3")}
+    assert {"web": 3, "web#1": 3, "web@1": 1, "web@2#1": 2, "2": 2, "web@3": 0} == found

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import duckdb
 import pytest
-from store.recordings import HEADER, MONOTONIC, SECOND, Scene, guests
+from store.recordings import HEADER, MONOTONIC, SECOND, Scene, guests, twins
 from web.serving import Server, serving
 
 from unspool.export.formats import FORMATS
@@ -276,6 +276,9 @@ def test_the_tree_has_a_level_for_guests(machines: Views) -> None:
     assert (3, 3) == found["guest:web", "nginx", "main", "leaf", "gentry", "gsys"]
     assert (0, 2) == found["demo",]
     assert (0, 2) == boxes(asked(machines.tree, by="guest"))["[host]",]
+    vcpus = boxes(asked(machines.tree, by="vcpu"))
+    assert [(0, 3), (0, 2)] == [vcpus["guest:web", f"vCPU {number}"] for number in (0, 1)]
+    assert (0, 2) == vcpus["[host]",]
     chart = asked(machines.chart)
     assert "guest:web nginx (10) thread (10)" == chart["threads"][0][1]
 
@@ -308,6 +311,13 @@ def test_the_quality_of_each_machine_stands_beside_the_others(machines: Views) -
         tuple(row[name] for name in ("name", "samples", "whole", "in_kernel", "kernel_known", "kernel_whole")) for row in rows
     ]
     assert [(0, 3), (1, 2)] == rows[0]["vcpus"]
+
+
+def test_a_click_on_one_of_two_guests_of_a_name_chooses_it_alone(tmp_path: Path) -> None:
+    views = Views([Opened.of(twins(tmp_path / "a.unspool"))])
+    rows = asked(views.quality)["machines"]
+    assert {"web@2": 2, "web@1": 1, "[host]": 1} == {row["name"]: asked(views.summary, guest=row["choose"])["samples"] for row in rows}
+    assert [["web@2", 2], ["[host]", 1], ["web@1", 1]] == asked(views.choices)["guest"]
 
 
 def test_without_guests_no_view_speaks_of_them(server: Server) -> None:

@@ -95,7 +95,7 @@ function FlameView({ state, guests, onMatches }: { state: State; guests: boolean
       <div class="line tools">
         <label>Begin with{" "}
           <select id="by" value={by} onChange={(event) => change({ by: event.currentTarget.value, focus: null })}>
-            {[["comm", "process name"], ["process", "process"], ["thread", "thread"], ["none", "functions"], ...(guests ? [["guest", "machine"]] : [])].map(([value, label]) => <option key={value} value={value}>{label}</option>)}
+            {[["comm", "process name"], ["process", "process"], ["thread", "thread"], ["none", "functions"], ...(guests ? [["guest", "machine"], ["vcpu", "virtual CPU"]] : [])].map(([value, label]) => <option key={value} value={value}>{label}</option>)}
           </select>
         </label>
         <label><input type="checkbox" id="flip" checked={state.get("flip") === "1"} onChange={(event) => change({ flip: event.currentTarget.checked ? "1" : null })} /> flames upwards</label>

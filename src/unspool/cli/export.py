@@ -15,6 +15,7 @@ from unspool.cli.output import write_bytes, write_file
 from unspool.errors import BadRequest
 from unspool.export.formats import FORMATS, format_of
 from unspool.export.options import Options
+from unspool.profile.tree import GROUPINGS
 from unspool.store.load import load
 from unspool.store.reader import open_recording
 
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a recording")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where to write; - is stdout")
     parser.add_argument("--format", choices=list(FORMATS), help="the format (default: by the suffix of the output's name)")
-    parser.add_argument("--by", choices=["none", "comm", "process", "thread", "guest"], default="comm", help="what the root branches into")
+    parser.add_argument("--by", choices=GROUPINGS, default="comm", help="what the root branches into")
     parser.add_argument("--no-marks", dest="marks", action="store_false", help="no frame that says why a stack is not whole")
     parser.add_argument("--title", default="", help="title of a picture (default: the command that was recorded)")
     add_filter_arguments(parser)

@@ -47,7 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON; it holds every function unless --top is given")
     parser.add_argument("--tree", action="store_true", help="print the call tree too")
     parser.add_argument(
-        "--by", choices=["none", "comm", "process", "thread", "guest"], default="comm", help="what the tree begins with (default: comm)"
+        "--by",
+        choices=["none", "comm", "process", "thread", "guest", "vcpu"],
+        default="comm",
+        help="what the tree begins with (default: comm)",
     )
     parser.add_argument("--least", metavar="PERCENT", type=float, default=0.5, help="leave smaller parts of the tree out (default: 0.5)")
     parser.add_argument("-n", "--top", metavar="N", type=int, help=f"how many functions and processes (default: {TOP})")
@@ -112,9 +115,17 @@ def as_json(profile: Profile, arguments: argparse.Namespace) -> dict[str, object
 
 def _machine_json(row: MachineRow) -> dict[str, object]:
     assert row.guest is not None
-    vcpus = [{"vcpu": vcpu, "samples": samples} for vcpu, samples in row.vcpus.items()]
-    kernel = {"kernel_whole": row.kernel_whole, "kernel_cut": row.kernel_known - row.kernel_whole}
-    return {**asdict(row.guest), "samples": row.samples, "whole": row.whole, "in_kernel": row.kernel, **kernel, "vcpus": vcpus}
+    guest = {name: value for name, value in asdict(row.guest).items() if name != "twin"}
+    return {
+        "label": row.guest.label,
+        **guest,
+        "samples": row.samples,
+        "whole": row.whole,
+        "in_kernel": row.kernel,
+        "kernel_whole": row.kernel_whole,
+        "kernel_cut": row.kernel_known - row.kernel_whole,
+        "vcpus": [{"vcpu": vcpu, "samples": samples} for vcpu, samples in row.vcpus.items()],
+    }
 
 
 def _cause_json(cause: Cause) -> dict[str, object]:

@@ -87,7 +87,7 @@ def machine_labels(profile: Profile, task: Task) -> list[tuple[str, str]]:
     if guest is None:
         return [("cgroup", task.cgroup)] if task.cgroup else []
     pairs = [
-        ("guest", guest.name),
+        ("guest", guest.title),
         ("guest_generation", str(guest.generation)),
         ("guest_uuid", guest.uuid),
         ("guest_kernel", guest.kernel_release),

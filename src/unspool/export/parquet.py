@@ -106,7 +106,7 @@ def _register(connection: duckdb.DuckDBPyConnection, profile: Profile) -> None:
 
 def _task(profile: Profile, task: Task) -> tuple[int | str, ...]:
     guest = profile.guest_of(task)
-    machine = (guest.name, guest.generation, guest.kernel_release) if guest else ("", 0, "")
+    machine = (guest.title, guest.generation, guest.kernel_release) if guest else ("", 0, "")
     return (task.pid, task.tid, task.process, task.thread, task.exe, task.cgroup, *machine)
 
 

@@ -14,7 +14,7 @@ from unspool.export.options import Options
 from unspool.export.strings import Numbered
 from unspool.profile.columns import NONE, Profile, Timed
 from unspool.profile.paths import paths
-from unspool.profile.tree import group_name
+from unspool.profile.tree import groups_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,13 +75,11 @@ def _groups(profile: Profile, timed: Timed, options: Options) -> Iterator[tuple[
     """Each group's name and its samples, the largest group first."""
     import numpy as np
 
-    names: Numbered[str] = Numbered()
-    group_of = np.array([names.number(group_name(profile, task, options.by)) for task in profile.tasks] or [0], dtype=np.int64)
-    groups = group_of[timed.task]
+    groups, ways = groups_of(profile, options.by, timed.task, timed.vcpu)
     sizes = np.bincount(groups, minlength=1)
     for group in np.argsort(-sizes, kind="stable").tolist():
         if sizes[group]:
-            yield names.things[group] or "all", np.flatnonzero(groups == group)
+            yield " ".join(ways[group]) or "all", np.flatnonzero(groups == group)
     if not len(timed):
         yield "all", np.zeros(0, dtype=np.int64)
 

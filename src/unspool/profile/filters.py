@@ -18,7 +18,8 @@ class Filter:
     """All conditions must hold; an empty one holds always; a condition with several values holds for any of them.
 
     `comms` are names of processes or threads, `modules` paths or file names, `triggers` triggers or `trigger:detail`:
-    shell patterns all three. So are `guests` (a name, `name#generation`, a UUID or the VMM's pid; HOST is this host),
+    shell patterns all three. So are `guests` (a name, `name#generation`, `name@pid` where several VMMs have that name, a
+    UUID, or the VMM's pid; HOST is this host),
     `kernels` (releases) and `cgroups` (a control group holds for those below it).
     A module holds when any frame of the stack lies in it. `since` and `until` are seconds from the start of the recording.
     """
@@ -42,7 +43,7 @@ class Filter:
 
     def chooses_machine(self, guest: Guest | None, kernel: str) -> bool:
         """Whether samples of that guest (None: of the host), whose kernel has that release, may pass."""
-        names = (HOST,) if guest is None else (guest.name, guest.label, f"{guest.name}#{guest.generation}", guest.uuid, str(guest.vmm_pid))
+        names = (HOST,) if guest is None else guest.names
         return (not self.guests or fits(self.guests, names)) and (not self.kernels or fits(self.kernels, (kernel,)))
 
     def chooses_cgroup(self, cgroup: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from unspool.model.guest import HOST
 from unspool.profile.arrays import grouped, summed
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
-Grouping = Literal["none", "comm", "process", "thread", "guest"]
-"""What stands below the root: nothing, the command name, the process (name and pid), process and thread, or the machine alone.
+Grouping = Literal["comm", "none", "process", "thread", "guest", "vcpu"]
+"""What stands below the root: the command name, nothing, the process (name and pid), process and thread, the machine alone, or its
+virtual CPUs.
 
 Tasks of a guest stand below their guest (`guest:NAME`), but for `none`.
 """
+GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
 GUEST = "guest:"
 """What stands before a guest's name where it is a group."""
 
@@ -168,14 +170,25 @@ def _totals(own: Ints, parent: Ints, growth: _Growth) -> Ints:
 
 def _rows(profile: Profile, by: Grouping) -> tuple[Ints, Ints, Ints, list[tuple[str, ...]]]:
     """The distinct (group, stack) pairs with their weights, and what each group is called, outermost first."""
+    groups, ways = groups_of(profile, by, profile.counted.task, profile.counted.vcpu)
+    size = max(len(profile.stacks), 1)
+    keys, places = grouped(groups * size + profile.counted.stack)
+    weight = summed(places, profile.counted.weight, len(keys))
+    return keys // size, keys % size, weight, ways
+
+
+def groups_of(profile: Profile, by: Grouping, task: Ints, vcpu: Ints) -> tuple[Ints, list[tuple[str, ...]]]:
+    """The group of each row of threads and virtual CPUs, as a place among the groups; and what each group is called, outermost first."""
     import numpy as np
 
+    width, pairs, places = 1, np.arange(len(profile.tasks), dtype=np.int64), task
+    if by == "vcpu":
+        width = int(vcpu.max(initial=NONE)) + 2
+        pairs, places = grouped(task * width + vcpu + 1)
     ways: dict[tuple[str, ...], int] = {}
-    group_of = np.array([ways.setdefault(groups_of(profile, task, by), len(ways)) for task in profile.tasks] or [0], dtype=np.int64)
-    size = max(len(profile.stacks), 1)
-    keys, places = grouped(group_of[profile.counted.task] * size + profile.counted.stack)
-    weight = summed(places, profile.counted.weight, len(keys))
-    return keys // size, keys % size, weight, list(ways)
+    names = [_group(profile, profile.tasks[pair // width], by, pair % width - 1) for pair in pairs.tolist()]
+    group_of = np.array([ways.setdefault(name, len(ways)) for name in names] or [0], dtype=np.int64)
+    return group_of[places], list(ways)
 
 
 def _levels(ways: list[tuple[str, ...]]) -> tuple[list[Ints], list[str]]:
@@ -191,7 +204,7 @@ def _levels(ways: list[tuple[str, ...]]) -> tuple[list[Ints], list[str]]:
     return levels, [name for _, name in names]
 
 
-def groups_of(profile: Profile, task: Task, by: Grouping) -> tuple[str, ...]:
+def _group(profile: Profile, task: Task, by: Grouping, vcpu: int = NONE) -> tuple[str, ...]:
     """What stands for a thread in the tree, outermost first: its guest when it has one, then its group."""
     guest = profile.guest_of(task)
     machine = () if guest is None else (GUEST + guest.label,)
@@ -200,6 +213,8 @@ def groups_of(profile: Profile, task: Task, by: Grouping) -> tuple[str, ...]:
             return ()
         case "guest":
             return machine or (HOST,)
+        case "vcpu":
+            return (*(machine or (HOST,)), *([] if vcpu == NONE else [f"vCPU {vcpu}"]))
         case "comm":
             return (*machine, task.process)
         case "process":
@@ -209,8 +224,8 @@ def groups_of(profile: Profile, task: Task, by: Grouping) -> tuple[str, ...]:
 
 
 def group_name(profile: Profile, task: Task, by: Grouping) -> str:
-    """The same in one line."""
-    return " ".join(groups_of(profile, task, by))
+    """What stands for a thread in the tree, in one line."""
+    return " ".join(_group(profile, task, by))
 
 
 def _marks(profile: Profile, first: int) -> tuple[Ints, list[Function]]:

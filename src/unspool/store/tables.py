@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unspool.errors import RecordingError
-from unspool.model.guest import Guest
+from unspool.model.guest import Guest, told_apart
 from unspool.model.verdict import Trust
 from unspool.profile.columns import NO_OFFSET, NONE, Entries, Frames, Function, Module, Task
 from unspool.store.reader import Recording
@@ -81,7 +81,7 @@ class Tables:
         import numpy as np
 
         rows = self._recording.rows(GUESTS)
-        return tuple(Guest(*row[1:]) for row in rows), Places("guests", np.array([row[0] for row in rows], dtype=np.int64))
+        return told_apart(Guest(*row[1:]) for row in rows), Places("guests", np.array([row[0] for row in rows], dtype=np.int64))
 
     def _tasks(self) -> tuple[tuple[Task, ...], Places]:
         import numpy as np

@@ -22,7 +22,7 @@ from unspool.export.formats import FORMATS
 from unspool.export.options import Options
 from unspool.profile.columns import NONE, Profile
 from unspool.profile.difference import difference
-from unspool.profile.tree import Grouping
+from unspool.profile.tree import GROUPINGS, Grouping
 from unspool.web.chart import chart
 from unspool.web.graphs import Shape, flame, joint, sandwich
 from unspool.web.names import Added, with_names
@@ -33,7 +33,6 @@ from unspool.web.views import Series, choices, data_quality, functions, summary,
 if TYPE_CHECKING:
     Json = dict[str, object]
 
-GROUPINGS = ("comm", "none", "process", "thread", "guest")
 SERIES = ("verdict", "ending", "process", "cpu", "trigger", "guest", "vcpu", "mode", "cgroup")
 SHAPE = ("by", "marks", "inverted")
 MOST_BINS = 2000

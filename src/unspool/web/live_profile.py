@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from unspool.errors import BadInput
-from unspool.model.guest import Guest
+from unspool.model.guest import Guest, told_apart
 from unspool.model.module import ModuleKind
 from unspool.model.verdict import Stop, Trust, Verdict
 from unspool.profile.arrays import spans
@@ -61,7 +61,7 @@ class LiveProfile:
         self._machine: dict[str, str] = {}
         self._counters: dict[str, int] = {}
         self._modules: list[Module] = []
-        self._guests: list[Guest] = []
+        self._guests: tuple[Guest, ...] = ()
         self._processes: list[dict[str, Any]] = []
         self._tasks: list[Task] = []
         self._events: dict[tuple[str, str], int] = {}
@@ -107,7 +107,7 @@ class LiveProfile:
             stacks=Stacks(**{name: self._stacks[name].values for name in STACK_COLUMNS}),
             counted=self._counted(),
             timed=timed,
-            guests=tuple(self._guests),
+            guests=self._guests,
         )
         return profile if self._tally is not None else select(profile, EVERYTHING)
 
@@ -177,7 +177,8 @@ class LiveProfile:
     def _take_guests(self, rows: dict[str, Any]) -> None:
         # All of them come again when one changed.
         _follows(rows["guest"], 0)
-        self._guests = [Guest(**{name: row[name] for name in Guest.__slots__}) for row in _dicts(rows)]
+        guests = [{name: value for name, value in row.items() if name != "guest"} for row in _dicts(rows)]
+        self._guests = told_apart(Guest(**row) for row in guests)
 
     def _take_processes(self, rows: dict[str, Any]) -> None:
         _follows(rows["process"], len(self._processes))

@@ -42,9 +42,9 @@ def machine_choices(profile: Profile, timed: Timed, tasks: list[tuple[Task, int]
 def _only_name(profile: Profile, task: Task) -> str:
     """What a filter takes for this machine and no other: with the number of the boot where there were several."""
     guest = profile.guest_of(task)
-    if guest is None or sum(other.name == guest.name for other in profile.guests) == 1:
+    if guest is None or sum(other.title == guest.title for other in profile.guests) == 1:
         return profile.machine_name(task)
-    return f"{guest.name}#{guest.generation}"
+    return guest.boot
 
 
 def by_vcpu(names: list[str], places: Ints, timed: Timed) -> tuple[list[str], Ints]:
@@ -84,7 +84,7 @@ def machine_quality(profile: Profile) -> list[Json]:
     return [
         {
             "name": row.guest.label if row.guest else HOST,
-            "choose": f"{row.guest.name}#{row.guest.generation}" if row.guest else HOST,
+            "choose": row.guest.boot if row.guest else HOST,
             "kernel": row.guest.kernel_release if row.guest else profile.about.kernel,
             "by": row.guest.registers_by if row.guest else "",
             "samples": row.samples,
