@@ -180,21 +180,16 @@ def test_before_such_a_callee_has_saved_anything_the_row_holds() -> None:
     assert (TASK_TOP - 40, True) == (found.user_registers, found.partial)
 
 
-@pytest.mark.parametrize("knows", [False, True])
-@pytest.mark.parametrize("pushed", [0, 1, 2])
-def test_calls_that_fill_the_processors_stack_of_returns_are_counted(pushed: int, *, knows: bool) -> None:
-    """Whether ORC's row has them or not."""
+@pytest.mark.parametrize(("offset", "pushed"), [(7, 0), (14, 0), (20, 1), (26, 2), (30, 0)])
+def test_within_a_switch_of_tasks_the_code_says_what_was_pushed(offset: int, pushed: int) -> None:
+    """Two calls over an int3, between the load of rsp and the pops; the row is that of another alternative."""
     kernel = Kernel()
-    fill = bytes.fromhex("e801000000cc")
-    start = kernel.function("__switch_to_asm", call(16), code=b"\x90" * 16 + fill * 2)
+    code = "488ba600000000" + "49c7c410000000" + 2 * "e801000000cc" + "4883c410" + "415f415e415d415c5b5d"
+    start = kernel.function("__switch_to_asm", call(64), code=bytes.fromhex(code))
     kernel.function("__schedule", call(8))
     kernel.function("ret_from_fork", END)
-    ip = start + 16 + pushed * len(fill)
-    if knows and pushed:
-        rows = kernel.rows[0], call(16 + 8 * pushed)
-        kernel.orc = lambda pc: rows[pc == ip] if start <= pc < start + FUNCTION else Kernel.orc(kernel, pc)  # type: ignore[method-assign]
-    words = [*[start + 21, start + 27][:pushed], 7, at(kernel, "__schedule"), at(kernel, "ret_from_fork"), *([0] * 21)]
-    found = KernelUnwinder(kernel).unwind(kernel.thread(ip, TASK_TOP - 8 * len(words), words))
+    words = [*[start + 19, start + 25][:pushed], 1, 2, 3, 4, 5, 6, at(kernel, "__schedule"), at(kernel, "ret_from_fork"), *([0] * 21)]
+    found = KernelUnwinder(kernel).unwind(kernel.thread(start + offset, TASK_TOP - 8 * len(words), words))
     assert (["__switch_to_asm", "__schedule", "ret_from_fork"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
 
 

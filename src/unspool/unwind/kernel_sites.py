@@ -26,8 +26,11 @@ _SAVERS = ("error_entry", "paranoid_entry")
 _ALL_SAVED = OrcEntry(OrcRegister.SP, 0, OrcRegister.UNDEFINED, 0, OrcType.REGS, signal=True, end=False)
 _CALL_REL32, _CALL_SIZE, _WORD = 0xE8, 5, 8
 _INDIRECT = "__x86_indirect_"
-# call 1f; int3; 1:
-_FILL, _MOST_FILLS = bytes.fromhex("e801000000cc"), 2
+# call 1f; int3; 1: - mov disp32(%rsi),%rsp - pop %r15, %r14, %r13, %r12, %rbx, %rbp
+_FILL = bytes.fromhex("e801000000cc")
+_LOAD_RSP, _LOAD_SIZE = bytes.fromhex("488ba6"), 7
+_POPS = bytes.fromhex("415f415e415d415c5b5d")
+_SWITCH_SIZE = 160
 _LFENCE = bytes.fromhex("0faee8")
 _LRETQ = bytes.fromhex("48cb")
 _RET, _JMP_REL32 = 0xC3, 0xE9
@@ -165,7 +168,7 @@ class KernelSites:
             unsaved = None if exact else self._of_entry(ip, lookup, entry, exact=False)
             return replace(self._of_entry(ip, lookup, _ALL_SAVED, exact=exact), unsaved=unsaved)
         if not self._is_saver(lookup):
-            return self._of_entry(ip, lookup, self._past_fill(ip, entry) if exact else entry, exact=exact)
+            return self._of_entry(ip, lookup, self._while_switching(ip, entry) if exact else entry, exact=exact)
         if entry.type is OrcType.REGS_PARTIAL or (entry.type is OrcType.REGS and entry.sp_offset != _WORD):
             return KernelSite(ip, exact, Miss(Stop.NO_UNWIND_INFO, "the return address is in a register that ORC does not name"))
         saving = entry.type is OrcType.CALL
@@ -179,20 +182,22 @@ class KernelSites:
         rule = orc.END if end else orc.rule_of(entry)
         return KernelSite(ip, exact, rule, end=end, entry=in_entry, saved=saved, saved_ip=saved_ip)
 
-    def _past_fill(self, ip: int, entry: OrcEntry) -> OrcEntry:
-        """The row with the words that calls over an int3 have pushed just before ip: they fill the processor's stack of return addresses.
+    def _while_switching(self, ip: int, entry: OrcEntry) -> OrcEntry:
+        """The row of an exact ip; in __switch_to_asm between the load of the next task's rsp and the pops, what its code says.
 
-        They are an alternative (FILL_RETURN_BUFFER, arch/x86/include/asm/nospec-branch.h), of which not every kernel's ORC knows.
+        There the processor's stack of return addresses is filled by calls over an int3 (FILL_RETURN_BUFFER, nospec-branch.h): one of several
+        alternatives, and ORC has the rows of another.
         """
-        code = self.memory.read(ip - _MOST_FILLS * len(_FILL), _MOST_FILLS * len(_FILL)) if entry.type is OrcType.CALL else None
-        pushed = 0
-        while code is not None and code.endswith(_FILL):
-            pushed += 1
-            code = code[: -len(_FILL)]
-        before = self.image.orc(ip - pushed * len(_FILL)) if pushed else None
-        if before is None or entry.sp_reg is not OrcRegister.SP or before.sp_offset != entry.sp_offset:
+        symbol = self.image.symbol(ip)
+        if symbol is None or symbol.name != "__switch_to_asm":
             return entry
-        return entry._replace(sp_offset=entry.sp_offset + _WORD * pushed)
+        code = self.memory.read(symbol.address, _SWITCH_SIZE) or b""
+        load, pops, at = code.find(_LOAD_RSP), code.find(_POPS), ip - symbol.address
+        if not 0 <= load < load + _LOAD_SIZE <= at <= pops:
+            return entry
+        pushed = sum(code[:at].endswith(_FILL * count) for count in (1, 2))
+        # struct inactive_task_frame: six registers and the return address.
+        return entry._replace(sp_reg=OrcRegister.SP, sp_offset=_WORD * (7 + pushed), type=OrcType.CALL)
 
     def _is_saver(self, pc: int) -> bool:
         symbol = self.image.symbol(pc)
