@@ -1,0 +1,196 @@
+"""Steps the only vCPU of a guest through its kernel by QEMU's gdbstub (QEMU documentation, "GDB usage").
+
+User code, waiting and long string instructions are run over: breakpoints at every way into the kernel stop it there.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from oracle.kernel_truth import Instant, Operation, decode
+
+from unspool.targets.guest.gdbstub import packet, parse_registers
+from unspool.targets.guest.kernel import GuestKernel
+from unspool.targets.guest.registers import VcpuState
+
+_PATIENCE = 120.0
+# qqemu.sstepbits: ENABLE=1, NOIRQ=2, NOTIMER=4.
+_QUIET, _LOUD = 7, 1
+_ENTRIES = ("entry_SYSCALL_64", "entry_SYSCALL_compat", "entry_SYSENTER_compat", "entry_INT80_compat")
+_GATE = struct.Struct("<HHHHII")
+_WORDS = struct.Struct("<17QII")
+_REPEATS = 3
+_USER = 3
+
+
+class Stub:
+    """A gdb session with a machine of one vCPU, which stands still unless it is told to go."""
+
+    def __init__(self, place: Path) -> None:
+        """Connect, which stops the machine."""
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(_PATIENCE)
+        self._socket.connect(str(place))
+        self._input = b""
+        answer = self.ask(b"qSupported")
+        if answer[:1] in {b"T", b"S"}:  # QEMU before 8.1 tells first that it was stopped
+            answer = self._answer()
+        assert b"PacketSize" in answer, answer
+        self._sstep = 0
+
+    def ask(self, request: bytes) -> bytes:
+        """The answer to a request. The stub takes the next request for an acknowledgement."""
+        self._socket.sendall(packet(request))
+        return self._answer()
+
+    def registers(self) -> bytes:
+        """All registers, as `parse_registers` takes them."""
+        return self.ask(b"g")
+
+    def step(self, *, interrupts: bool) -> None:
+        """Run one instruction; with `interrupts` the clock runs on, and an interrupt may be taken instead."""
+        wanted = _LOUD if interrupts else _QUIET
+        if self._sstep != wanted:
+            assert self.ask(b"Qqemu.sstep=%x" % wanted) == b"OK"
+            self._sstep = wanted
+        self._stopped(self.ask(b"s"))
+
+    def run(self, until: int | None = None) -> None:
+        """Run to a breakpoint, one at `until` included."""
+        if until is not None:
+            self.breakpoint(until)
+        self._stopped(self.ask(b"c"))
+        if until is not None:
+            self.ask(b"z1,%x,1" % until)
+
+    def run_for(self, seconds: float, breakpoints: list[int]) -> None:
+        """Run for a while as if there were no breakpoints."""
+        for address in breakpoints:
+            self.ask(b"z1,%x,1" % address)
+        self._socket.sendall(packet(b"c"))
+        self._socket.settimeout(seconds)
+        try:
+            self._stopped(self._answer())
+        except TimeoutError:
+            self._socket.settimeout(_PATIENCE)
+            self._socket.sendall(b"\x03")
+            self._stopped(self._answer())
+        self._socket.settimeout(_PATIENCE)
+        for address in breakpoints:
+            self.breakpoint(address)
+
+    def breakpoint(self, address: int) -> None:
+        """Stop before the instruction there."""
+        assert self.ask(b"Z1,%x,1" % address) == b"OK"
+
+    def __enter__(self) -> Self:
+        """The session."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        """Let the machine run on, without breakpoints."""
+        self._socket.settimeout(5.0)
+        try:
+            self.ask(b"D;1")
+        except OSError:
+            pass
+        finally:
+            self._socket.close()
+
+    @staticmethod
+    def _stopped(answer: bytes) -> None:
+        if answer[:1] not in {b"T", b"S"}:
+            raise EOFError(f"the guest ended: {answer!r}")
+
+    def _answer(self) -> bytes:
+        while True:
+            begin = self._input.find(b"$")
+            end = self._input.find(b"#", begin)
+            if begin >= 0 and end >= 0 and len(self._input) >= end + 3:
+                body = self._input[begin + 1 : end]
+                self._input = self._input[end + 3 :]
+                return body
+            data = self._socket.recv(65536)
+            if not data:
+                raise EOFError("the guest ended")
+            self._input += data
+
+
+class Stepper:
+    """The vCPU, before each instruction of the kernel: `instant` and, when it is asked for, `vcpu`.
+
+    Now and then (every `interrupt_every` steps or so) the clock runs until an interrupt is taken; 0 is never.
+    """
+
+    def __init__(self, stub: Stub, kernel: GuestKernel, *, interrupt_every: int = 0, seed: int = 0) -> None:
+        """Set breakpoints at all ways into the kernel."""
+        self.stub = stub
+        self.kernel = kernel
+        self.random = random.Random(seed)
+        self.every = interrupt_every
+        self.entries = list(_ways_in(kernel))
+        for address in self.entries:
+            stub.breakpoint(address)
+        self._data = b""
+        self._countdown = self._next()
+        self._repeats = 0
+        self.instant = self._look()
+
+    def code(self) -> bytes:
+        """The bytes at the pc."""
+        return self.kernel.memory.read(self.instant.pc, 16) or self.kernel.memory.read(self.instant.pc, 2) or b"\x90\x90\x90"
+
+    def vcpu(self) -> VcpuState:
+        """All registers."""
+        return parse_registers(self._data)
+
+    def step(self, code: bytes) -> Instant:
+        """One instruction further, or out of user mode: where the CPU stands then."""
+        before = self.instant
+        operation, size = (Operation.OTHER, 0) if before.user else decode(code)
+        if before.user or operation is Operation.HALT:
+            self.stub.run()
+        elif operation is Operation.STRING and self._repeats >= _REPEATS:
+            self.stub.run(before.pc + size)
+        else:
+            self._countdown -= 1
+            self.stub.step(interrupts=self._countdown < 0 < self.every)
+        self.instant = self._look()
+        self._repeats = self._repeats + 1 if self.instant.pc == before.pc else 0
+        if self._countdown < 0 and self.instant.pc in self.entries:
+            self._countdown = self._next()
+        return self.instant
+
+    def wander(self, seconds: float, tries: int = 20) -> None:
+        """Let the guest run to be stepped elsewhere: from user mode on, if it is found there."""
+        for _ in range(tries):
+            self.stub.run_for(seconds * self.random.uniform(0.5, 1.5), self.entries)
+            self.instant = self._look()
+            if self.instant.user:
+                return
+
+    def _next(self) -> int:
+        return self.random.randrange(self.every // 2, self.every * 2) if self.every else 0
+
+    def _look(self) -> Instant:
+        self._data = self.stub.registers()
+        words = _WORDS.unpack(bytes.fromhex(self._data[: 2 * _WORDS.size].decode()))
+        return Instant(words[16], words[7], words[18] & 3 == _USER)
+
+
+def _ways_in(kernel: GuestKernel) -> Iterator[int]:
+    """The system call entries, and what the interrupt table holds (Intel SDM volume 3A, section 6.14.1)."""
+    found = {address for name in _ENTRIES if (address := kernel.address(name)) is not None}
+    table = kernel.address("idt_table")
+    data = None if table is None else kernel.memory.read(table, 256 * _GATE.size)
+    assert data is not None, "there is no interrupt table"
+    for low, _, kind, middle, high, _ in _GATE.iter_unpack(data):
+        if kind & 0x8000:
+            found.add(high << 32 | middle << 16 | low)
+    return iter(sorted(found))
