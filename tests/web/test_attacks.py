@@ -18,7 +18,7 @@ from unspool.errors import BadRequest
 from unspool.web.access import Access, Head
 from unspool.web.serving import Place, listen
 
-VIEWS = ("recordings", "summary", "choices", "tree", "functions", "sandwich", "timeline", "quality", "diff", "export")
+VIEWS = ("recordings", "summary", "choices", "tree", "functions", "sandwich", "timeline", "quality", "diff", "export", "live", "names")
 
 
 @pytest.mark.parametrize("path", ["/", "/page.js", "/index.css", "/nothing", *(f"/api/{view}" for view in VIEWS)])

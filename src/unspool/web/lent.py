@@ -38,7 +38,8 @@ class Lent:
         try:
             copy = copy_of(path, Path(folder))
         except OSError as error:
-            raise RecordingError(f"{path}: {error.strerror}") from error
+            hint = "It is copied for whom the server becomes: let that user read it, or set TMPDIR to a folder with room."
+            raise RecordingError(f"{path}: {error.strerror}", hint=hint) from error
         for name in (Path(folder), copy, wal_of(copy)):
             with contextlib.suppress(FileNotFoundError):
                 os.chown(name, *user)
