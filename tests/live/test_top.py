@@ -126,5 +126,10 @@ def test_the_end_of_the_process_is_told(programs: Programs) -> None:
             wait_until(lambda: source.latest().note == "ended", "the end", PATIENCE)
         finally:
             source.close()
+
+
+def test_nothing_is_loaded_for_a_process_that_is_not_there() -> None:
+    before = programs_of(os.getpid())
     with pytest.raises(NoSuchTarget):
         LiveSource(Plan(Path(os.devnull), pids=(1 << 22,)))
+    assert before == programs_of(os.getpid())

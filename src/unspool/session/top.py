@@ -178,8 +178,9 @@ class LiveSource:
         """Load the programs: NotPermitted, Unsupported or BadRequest. Sampling begins with `start`."""
         self.view = View()
         self.failed: Exception | None = None
-        self._sampling = Sampling(plan, lines=False)
+        # What is not there is said before anything is loaded.
         self._watched = watch(plan)
+        self._sampling = Sampling(plan, lines=False)
         self._windows: deque[Taken] = deque()
         self._latest = Table()
         self._stop = threading.Event()
