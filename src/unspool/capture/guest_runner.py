@@ -15,11 +15,12 @@ from unspool import sandbox
 from unspool.capture.guest_channel import Channel, Closed, TimedOut, pair
 from unspool.capture.guest_decoder import preparation
 from unspool.capture.guest_events import CannotSample, Ended, Event, EventSender, Ready, events
+from unspool.capture.guest_opening import open_registers
 from unspool.capture.guest_process import Decoder
 from unspool.capture.guest_sampler import GuestSampler, Settings
 from unspool.errors import UnspoolError
 from unspool.targets.guest.machines import Machine
-from unspool.targets.guest.opening import open_ram, open_source
+from unspool.targets.guest.opening import open_ram
 
 NICE = -15
 _BROKEN = "its sampler ended unexpectedly"
@@ -142,7 +143,7 @@ def _sample(channel: Channel, machine: Machine, how: How) -> None:
         try:
             ram = open_ram(machine, how.memory)
             held.callback(ram.close)
-            source = open_source(machine, how.registers)
+            source = open_registers(machine, how.registers)
             held.callback(source.close)
         except UnspoolError as error:
             sender.cannot(str(error), error.hint or "")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from unspool.capture.guest_decoder import preparation
 from unspool.capture.guest_files import FileQueue
 from unspool.capture.guest_idle import any_state
+from unspool.capture.guest_opening import open_registers
 from unspool.capture.guest_process import Decoder, DecoderDied
 from unspool.capture.guest_wire import (
     MAX_NAMES,
@@ -38,7 +39,7 @@ from unspool.session.naming import Place
 from unspool.session.stacks import NamedFrame, ProcessStacks, ThreadStack
 from unspool.symbols.symbolizer import Symbolizer
 from unspool.targets.guest.machines import Machine
-from unspool.targets.guest.opening import open_ram, open_source
+from unspool.targets.guest.opening import open_ram
 from unspool.targets.guest.registers import VcpuSource, VcpuState
 
 ASK_SECONDS = 60.0
@@ -97,7 +98,7 @@ class _Look:
         self.machine = machine
         ram = open_ram(machine, plan.memory)
         held.callback(ram.close)
-        self.source: VcpuSource = open_source(machine, plan.registers)
+        self.source: VcpuSource = open_registers(machine, plan.registers)
         held.callback(self.source.close)
         how = plan.how(1)
         self.decoder = Decoder(preparation(ram.extents(), how.symbols), ram, [] if ram.fd is None else [ram.fd])
