@@ -162,13 +162,15 @@ def _sample(channel: Channel, machine: Machine, how: How) -> None:
 
 
 def _told_to_stop(channel: Channel, seconds: float) -> bool:
-    """Wait so long for a message: the recorder's wish to pause (then for its next one), or to end. Closed when the recorder is gone."""
+    """Wait so long for the recorder's word, or while it wants a pause; whether it wants the end. Closed when the recorder is gone."""
     if not select.select([channel], [], [], seconds)[0]:
         return False
-    # Between two rounds no vCPU is held.
-    return _said(channel) != "pause" or _said(channel) != "start"
+    word = _word(channel)
+    while word == "pause":
+        word = _word(channel)
+    return word != "start"
 
 
-def _said(channel: Channel) -> object:
-    value = channel.receive().value()
-    return value.get("type") if isinstance(value, dict) else None
+def _word(channel: Channel) -> object:
+    said = channel.receive().value()
+    return said.get("type") if isinstance(said, dict) else None
