@@ -28,7 +28,7 @@ HOPELESS = frozenset({401, 403, 404, 405, 407, 501})
 
 PAYLOAD_TOO_LARGE, BAD_REQUEST = 413, 400
 TOO_LARGE_IN_GO = "request body too large"
-"""What the OpenTelemetry Collector 0.160 says with status 400 where 413 is meant: the error of Go's http.MaxBytesReader."""
+"""What a Go server says with status 400 where 413 is meant: the error of net/http's MaxBytesReader."""
 
 TIMEOUT = 30.0
 """Seconds for a collector to accept a connection, and to answer."""
