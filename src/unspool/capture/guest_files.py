@@ -10,8 +10,8 @@ from unspool.capture.guest_wire import BadAnswer, GuestModule
 
 PIECE = 256 << 10
 """Bytes that one request asks for: a few hundred microseconds of work."""
-MAX_TOTAL = 1 << 30
-"""Bytes of all files of one guest."""
+MAX_TOTAL = 256 << 20
+"""Bytes of all files of one guest between two boots: they are kept in memory until the recording ends."""
 
 
 @dataclass(slots=True)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from unspool.store.writer import Writer
     from unspool.symbols.symbolizer import Symbolizer
 
+MAX_KEPT = 512 << 20
+"""Bytes of a guest's files that are kept for their names."""
+
 
 @dataclass(slots=True)
 class GuestTotals:
@@ -80,6 +83,7 @@ class GuestFeed:
         self._sysroot = sysroot
         self._ready = Ready("", "", machine.accel)
         self._guest = 0
+        self._kept = 0
         self._modules: dict[int, _Module] = {}
         self._old: list[_Module] = []
         self._kernel_frames: dict[int, set[int]] = {}
@@ -200,9 +204,12 @@ class GuestFeed:
 
     def _file(self, event: File) -> None:
         module = self._modules.get(event.module)
-        if module is None or module.descriptor is not None:
+        size = os.fstat(event.descriptor).st_size
+        # A guest that boots again and again must not fill our memory.
+        if module is None or module.descriptor is not None or self._kept + size > MAX_KEPT:
             os.close(event.descriptor)
             return
+        self._kept += size
         module.descriptor, module.whole = event.descriptor, event.whole
 
     def _tally(self, stack: GuestStack, path: str) -> None:
