@@ -185,8 +185,8 @@ class KernelSites:
     def _while_switching(self, ip: int, entry: OrcEntry) -> OrcEntry:
         """The row of an exact ip; in __switch_to_asm between the load of the next task's rsp and the pops, what its code says.
 
-        There the processor's stack of return addresses is filled by calls over an int3 (FILL_RETURN_BUFFER, nospec-branch.h): one of several
-        alternatives, and ORC has the rows of another.
+        There the processor's stack of return addresses is filled by calls over an int3 (FILL_RETURN_BUFFER, nospec-branch.h): one of
+        several alternatives, and ORC has the rows of another.
         """
         symbol = self.image.symbol(ip)
         if symbol is None or symbol.name != "__switch_to_asm":

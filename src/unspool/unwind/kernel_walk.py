@@ -166,7 +166,8 @@ class _Walk:
     def _saved(self, site: KernelSite, cfa: int) -> Miss | None:
         """The end, when the registers that were saved at the CFA are those of user mode, or cannot be such."""
         start, end = self.position.stack
-        if not (max(start, self.position.sp) <= cfa and cfa + site.saved <= end):
+        # On the way out the general registers are popped one by one, and the struct begins below the stack pointer.
+        if not (start <= cfa and self.position.sp <= cfa + site.saved_ip and cfa + site.saved <= end):
             return Miss(Stop.OUTSIDE_STACK, f"saved registers would lie at {cfa:#x}, the stack is [{start:#x}, {end:#x})")
         data = self.position.memory.read(cfa + site.saved_ip, _IRET.size)
         if data is None:

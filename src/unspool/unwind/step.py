@@ -73,7 +73,7 @@ def check_cfa(cfa: int, rule: Rule, position: Position) -> Miss | None:
         return Miss(Stop.CFA_UNALIGNED, f"the CFA is {cfa:#x}")
     if rule.signal or rule.switches_stack:
         return None
-    if cfa < lowest_sp(position):
+    if cfa < lowest_sp(rule, position):
         return Miss(Stop.CFA_NOT_ABOVE_SP, f"the CFA is {cfa:#x}, sp {position.sp:#x}")
     start, end = position.stack
     if not start < cfa <= end:
@@ -81,12 +81,14 @@ def check_cfa(cfa: int, rule: Rule, position: Position) -> Miss | None:
     return None
 
 
-def lowest_sp(position: Position) -> int:
+def lowest_sp(rule: Rule, position: Position) -> int:
     """The lowest sp that the caller can have: above this frame's, so that no walk goes round in circles.
 
-    Where there is a link register a call pushes nothing: a function that has not moved sp yet has its caller's.
+    Where there is a link register a call pushes nothing: a function that has not moved sp yet has its caller's. So has one that has taken
+    its return address off the stack (vfork of glibc pops it into rdi: what the child pushes must not overwrite it).
     """
-    return position.sp if position.exact and position.arch.link_register is not None else position.sp + 1
+    nothing_pushed = position.arch.link_register is not None or rule.nonstandard_ra
+    return position.sp if position.exact and nothing_pushed else position.sp + 1
 
 
 def step(rule: Rule, cfa: int, position: Position) -> Miss | None:
@@ -106,7 +108,7 @@ def step(rule: Rule, cfa: int, position: Position) -> Miss | None:
             return Miss(Stop.PAC_FAIL, f"the return address {ip:#x} is signed, and the mask of its signature is not known")
     sp = values.setdefault(position.arch.sp, cfa - _CFA_BIAS.get(position.arch.name, 0))
     switches = rule.signal or rule.switches_stack
-    if not switches and position.guarded and not lowest_sp(position) <= sp <= cfa:
+    if not switches and position.guarded and not lowest_sp(rule, position) <= sp <= cfa:
         return Miss(Stop.CFA_NOT_ABOVE_SP, f"the caller's sp would be {sp:#x}, below {position.sp:#x}")
     position.values = values
     position.ip = ip

@@ -74,9 +74,11 @@ def _interrupted(entry: OrcEntry, cfa: CfaRule) -> Rule:
     """The rule of code that runs on top of saved registers: all of struct pt_regs, or the five words of the processor."""
     partial = entry.type is OrcType.REGS_PARTIAL
     ip = 0 if partial else PT_REGS_IP
-    # Where only the processor's words are saved, the other registers still hold the interrupted code's values.
+    # Where only the processor's words are saved, the other registers still hold the interrupted code's values. So do those that were
+    # given back already, on the way out: they lie below the stack pointer then.
+    popped = -entry.sp_offset if entry.sp_reg is OrcRegister.SP else 0
     general = tuple(
-        (number, RegisterRule(How.SAME_VALUE) if partial else RegisterRule(How.OFFSET, 8 * place))
+        (number, RegisterRule(How.SAME_VALUE) if partial or 8 * place < popped else RegisterRule(How.OFFSET, 8 * place))
         for place, number in enumerate(PT_REGS_ORDER)
     )
     registers = (*general, (_RSP, RegisterRule(How.OFFSET, ip + _IRET_SP)))
