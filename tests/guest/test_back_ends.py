@@ -158,7 +158,7 @@ def test_kvm_hold_agrees_with_qemu(boot_guest: Callable[..., GuestMachine]) -> N
         pytest.skip(f"/dev/kvm does not open: {error.strerror}")
     guest = boot_guest(wait=False, accel="kvm", cpu="qemu64,-cx16,-xsave", gdb=False)
     # Its vCPUs are made one after the other.
-    wait_for(lambda: guest.qmp.exists() and found(guest).vcpus == 2)
+    wait_for(lambda: guest.qmp.exists() and (found(guest).accel, found(guest).vcpus) == ("kvm", 2))
     machine = found(guest)
     assert ("kvm", 2) == (machine.accel, machine.vcpus)
     assert machine.qmp is not None

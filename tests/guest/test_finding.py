@@ -70,6 +70,14 @@ def test_control_sockets_are_found_where_qemu_serves_them(text: str, qmp: Endpoi
     assert (qmp, gdb) == (options.qmp, options.gdb)
 
 
+@pytest.mark.parametrize(
+    ("text", "wants"),
+    [("-enable-kvm", True), ("-accel kvm,x=y", True), ("-machine pc,accel=kvm:tcg", True), ("-accel tcg", False), ("-machine kvm", False)],
+)
+def test_what_accelerates_is_said(text: str, *, wants: bool) -> None:
+    assert wants is parse(text.split()).wants_kvm
+
+
 def test_encrypted_machines_are_recognised() -> None:
     assert "sev-snp-guest" == parse(["-object", "sev-snp-guest,id=sev0,cbitpos=51"]).encrypted
 

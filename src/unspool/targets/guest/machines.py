@@ -115,7 +115,8 @@ def _qemu(pid: int, start_ns: int, program: str, kvm: int) -> Machine:
         pid=pid,
         start_ns=start_ns,
         vmm="qemu",
-        accel="kvm" if kvm else "tcg",
+        # Where the descriptors are not ours to see, the command line is believed.
+        accel="kvm" if kvm or (options.wants_kvm and not any(sockets.descriptors(pid))) else "tcg",
         vcpus=kvm or len(named_threads(pid).tids) or options.vcpus,
         ram_bytes=options.ram,
         qmp=options.qmp,

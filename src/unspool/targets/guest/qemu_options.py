@@ -31,6 +31,7 @@ class QemuOptions:
     qmp_inherited: bool
     """The QMP socket was handed over by the starter (libvirt does so) and is served to it alone."""
     encrypted: str
+    wants_kvm: bool
 
 
 def is_qemu(program: str) -> bool:
@@ -68,7 +69,15 @@ def parse(arguments: Sequence[str], pid: int | None = None) -> QemuOptions:
         elif option == "object" and (match := _ENCRYPTED.match(value)):
             encrypted = match[1]
     qmp, inherited = _qmp(pairs, pid)
-    return QemuOptions(name, uuid, machine, ram, vcpus, low_limit, qmp, _gdb(pairs, pid), inherited, encrypted)
+    kvm = any(_wants_kvm(option, value) for option, value in pairs)
+    return QemuOptions(name, uuid, machine, ram, vcpus, low_limit, qmp, _gdb(pairs, pid), inherited, encrypted, kvm)
+
+
+def _wants_kvm(option: str, value: str) -> bool:
+    words, named = _split(value)
+    if option in {"machine", "M", "accel"}:
+        return (named.get("accel") or (words if option == "accel" else "")).partition(":")[0] == "kvm"
+    return option == "enable-kvm"
 
 
 def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
