@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Sequence
 from typing import Any, Self
@@ -45,11 +46,10 @@ class UploadedFile:
     @staticmethod
     def prepare() -> None:
         """Import what the worker needs, while the files can still be reached; what is imported here is there after the fork."""
-        # Also what the sandbox itself reads /proc with.
-        import encodings.ascii
-
         import unspool.sandbox  # noqa: F401
 
+        # What the sandbox reads /proc with.
+        codecs.lookup("ascii")
         _prepare()
 
     def names(self, addresses: Sequence[int], *, stated: bool) -> list[Named]:
