@@ -71,6 +71,15 @@ def test_in_entry_code_old_registers_are_not_taken_for_new_ones(here: tuple[Scen
         assert Stop.REG_UNAVAILABLE is users.on_vcpu(there.task, replace(on_cpu(), cpl=0), kernel)
 
 
+def test_a_kernel_stack_that_is_cut_leads_to_no_registers(here: tuple[Scene, GuestUsers]) -> None:
+    """It may be cut in the code that saves them. A task that sleeps has long saved its own."""
+    there, users = here
+    there.kernel.put(there.task.stack + THREAD_SIZE - 168, *saved(CODE + 16))
+    cut = KernelStack(replace(WHOLE, stop=Stop.NO_UNWIND_INFO))
+    assert Stop.REG_UNAVAILABLE is users.on_vcpu(there.task, replace(on_cpu(), cpl=0), cut)
+    assert CODE + 16 == walked(users.sleeping(there.task, cut, snapshot=True)).stack.frames[0].ip
+
+
 def test_a_guest_that_runs_on_has_a_reason_of_its_own(here: tuple[Scene, GuestUsers]) -> None:
     there, users = here
     judgement = walked(users.on_vcpu(there.task, replace(on_cpu(), snapshot=False), None)).stack.judgement

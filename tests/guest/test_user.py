@@ -146,6 +146,18 @@ def test_at_a_system_calls_first_instructions_rcx_is_the_users_pc() -> None:
     assert Stop.REG_UNAVAILABLE is entering(here.kernel.base + 0x104, STACK + 8)
 
 
+def test_on_the_way_back_the_base_still_has_what_is_returned_to() -> None:
+    here = scene()
+    here.kernel.labels["swapgs_restore_regs_and_return_to_usermode"] = here.kernel.base
+    registers = Registers(X86_64, here.kernel.base + 0x30, {X86_64.sp: here.task.sp})
+    state = replace(on_cpu(), registers=registers, cpl=0, cs=0x10)
+    assert Stop.REG_UNAVAILABLE is here.users.entering(here.task, state)
+    here.kernel.put(here.task.stack + THREAD_SIZE - 168, *saved(CODE + 24))
+    thread = here.users.entering(here.task, state)
+    assert isinstance(thread, Thread)
+    assert (CODE + 24, 0x1234) == (thread.registers.pc, thread.registers.thread_pointer)
+
+
 def test_what_is_no_user_thread_says_why() -> None:
     here, worker = scene(), scene(flags=PF_KTHREAD)
     place = here.kernel.take(168)

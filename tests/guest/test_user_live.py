@@ -50,11 +50,13 @@ def test_a_program_without_frame_pointers_is_whole_to_its_entry(guest_machine: G
     with looked_at(guest_machine) as guest, guest_machine.workload("user"):
         samples = sampled(guest, "guest_user")
         assert samples
-        for sample in samples:
-            found = sample.user
+        # Within a few instructions of an entry registers are in no place that can be known; such a sample says so.
+        walked = [sample.user for sample in samples if sample.user is not Stop.REG_UNAVAILABLE]
+        assert walked
+        for found in walked:
             assert isinstance(found, UserStack), found
             assert (Stop.END_PROCESS_ENTRY, Verdict.RELIABLE) == (found.stack.stop, found.stack.judgement.verdict)
-        last = samples[-1].user
+        last = walked[-1]
         assert isinstance(last, UserStack)
         names = [name.partition(".")[0] for name in functions(guest, last)]
         assert ["main", "_start"] == [name for name in names if name in {"main", "_start"}]

@@ -58,6 +58,9 @@ class GuestUsers:
         if kernel.in_entry:
             alone = len(kernel.stack.frames) == 1
             return self._walked(task, lambda: self.users.entering(task, state)) if alone else Stop.REG_UNAVAILABLE
+        if kernel.stack.stop is not Stop.END_KERNEL_ENTRY:
+            # It may be cut in the very code that saves the registers.
+            return Stop.REG_UNAVAILABLE
         return self._walked(task, lambda: self._entered(task, kernel, fs_base=state.fs_base, snapshot=state.snapshot))
 
     def sleeping(self, task: Task, kernel: KernelStack, *, snapshot: bool) -> UserStack | Stop:

@@ -41,6 +41,7 @@ _IRET = struct.Struct("<5Q")
 # With FRED the processor pushes two words more below the top of the stack (arch/x86/include/asm/thread_info.h).
 _PADDINGS = (0, 16)
 _RCX = 2
+_IRET_RETURNS = ("swapgs_restore_regs_and_return_to_usermode", "common_interrupt_return")
 _SYSCALL_ENTRIES = ("entry_SYSCALL_64", "entry_SYSRETQ")
 _USER_CS, _USER_RPL, _COMPAT_CS = 0x33, 3, 0x23
 _VMEMMAP = {4: 0xFFFF_EA00_0000_0000, 5: 0xFFD4_0000_0000_0000}
@@ -134,11 +135,14 @@ class Users:
     def entering(self, task: Task, state: VcpuState) -> Thread | Stop:
         """The user thread of a vCPU that is in the kernel's entry code, where registers are not saved yet, or not any more.
 
-        Between SYSCALL and the switch of stacks, and again before SYSRET, rsp is the user's and rcx holds the user's rip. Elsewhere what
-        lies at the base of the kernel's stack may be of the entry before this one: REG_UNAVAILABLE.
+        Between SYSCALL and the switch of stacks, and again before SYSRET, rsp is the user's and rcx holds the user's rip. The code that
+        returns by IRET still has at the base of the kernel's stack what it returns to. Elsewhere what lies there may be of the entry before
+        this one: REG_UNAVAILABLE.
         """
         registers = state.registers
         symbol = self.kernel.symbol(registers.pc)
+        if symbol is not None and symbol.name.startswith(_IRET_RETURNS) and (place := self.at_base(task)) is not None:
+            return self.entered(task, place, fs_base=state.fs_base, snapshot=state.snapshot)
         sp, ip = registers.values.get(X86_64.sp, _KERNEL_HALF), registers.values.get(_RCX, _KERNEL_HALF)
         if symbol is None or not symbol.name.startswith(_SYSCALL_ENTRIES) or max(sp, ip) >= _KERNEL_HALF:
             return Stop.REG_UNAVAILABLE
