@@ -53,7 +53,10 @@ class Oracle:
             before, code = stepper.instant, stepper.code()
             if not before.user:
                 told += self._asked(stepper, tracker)
+            unseen = stepper.unseen
             tracker.follow(before, stepper.step(code), code)
+            if stepper.unseen != unseen:
+                tracker.forget_tasks()
         tally = Tally(steps=tracker.steps)
         for one in told:
             tally.add(one, self.function, decided=one.state.decided(tracker.steps))

@@ -1,6 +1,6 @@
 """Steps the only vCPU of a guest through its kernel by QEMU's gdbstub (QEMU documentation, "GDB usage").
 
-User code, waiting and long string instructions are run over: breakpoints at every way into the kernel stop it there.
+User code, waiting and long string instructions are run over, user code up to a breakpoint at a usual way into the kernel.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,11 +22,12 @@ from unspool.targets.guest.registers import VcpuState
 _PATIENCE = 120.0
 # qqemu.sstepbits: ENABLE=1, NOIRQ=2, NOTIMER=4.
 _QUIET, _LOUD = 7, 1
-_ENTRIES = ("entry_SYSCALL_64", "entry_SYSCALL_compat", "entry_SYSENTER_compat", "entry_INT80_compat")
-_GATE = struct.Struct("<HHHHII")
+_ENTRIES = ("entry_SYSCALL_64", "asm_exc_page_fault", "asm_sysvec_apic_timer_interrupt")
 _WORDS = struct.Struct("<17QII")
 _REPEATS = 3
 _USER = 3
+# What an interrupt pushes at least; a call pushes 8.
+_FRAME = 40
 
 
 class Stub:
@@ -69,7 +70,7 @@ class Stub:
         if until is not None:
             self.ask(b"z1,%x,1" % until)
 
-    def run_for(self, seconds: float, breakpoints: list[int]) -> None:
+    def run_for(self, seconds: float, breakpoints: Sequence[int]) -> None:
         """Run for a while as if there were no breakpoints."""
         for address in breakpoints:
             self.ask(b"z1,%x,1" % address)
@@ -125,16 +126,18 @@ class Stub:
 class Stepper:
     """The vCPU, before each instruction of the kernel: `instant` and, when it is asked for, `vcpu`.
 
-    Now and then (every `interrupt_every` steps or so) the clock runs until an interrupt is taken; 0 is never.
+    Now and then (every `interrupt_every` steps or so) the clock runs until an interrupt is taken; 0 is never. `unseen` counts runs in which
+    other tasks may have run.
     """
 
     def __init__(self, stub: Stub, kernel: GuestKernel, *, interrupt_every: int = 0, seed: int = 0) -> None:
-        """Set breakpoints at all ways into the kernel."""
+        """Set breakpoints at the usual ways into the kernel."""
         self.stub = stub
         self.kernel = kernel
         self.random = random.Random(seed)
         self.every = interrupt_every
-        self.entries = list(_ways_in(kernel))
+        self.entries = [address for name in _ENTRIES if (address := kernel.address(name)) is not None]
+        self.unseen = 0
         for address in self.entries:
             stub.breakpoint(address)
         self._data = b""
@@ -154,16 +157,18 @@ class Stepper:
         """One instruction further, or out of user mode: where the CPU stands then."""
         before = self.instant
         operation, size = (Operation.OTHER, 0) if before.user else decode(code)
-        if before.user or operation is Operation.HALT:
+        if before.user:
+            self.unseen += 1
             self.stub.run()
         elif operation is Operation.STRING and self._repeats >= _REPEATS:
-            self.stub.run(before.pc + size)
+            self.unseen += 1
+            self._run_to(before.pc + size)
         else:
             self._countdown -= 1
-            self.stub.step(interrupts=self._countdown < 0 < self.every)
+            self.stub.step(interrupts=operation is Operation.HALT or self._countdown < 0 < self.every)
         self.instant = self._look()
         self._repeats = self._repeats + 1 if self.instant.pc == before.pc else 0
-        if self._countdown < 0 and self.instant.pc in self.entries:
+        if self._countdown < 0 and abs(self.instant.sp - before.sp) >= _FRAME:
             self._countdown = self._next()
         return self.instant
 
@@ -175,6 +180,15 @@ class Stepper:
             if self.instant.user:
                 return
 
+    def _run_to(self, pc: int) -> None:
+        """Run until the instruction is next, of the same task: interrupts and faults on the way come back here."""
+        sp = self.instant.sp
+        while True:
+            self.stub.run(pc)
+            if self._look() == Instant(pc, sp, user=False):
+                return
+            self.stub.step(interrupts=False)
+
     def _next(self) -> int:
         return self.random.randrange(self.every // 2, self.every * 2) if self.every else 0
 
@@ -182,15 +196,3 @@ class Stepper:
         self._data = self.stub.registers()
         words = _WORDS.unpack(bytes.fromhex(self._data[: 2 * _WORDS.size].decode()))
         return Instant(words[16], words[7], words[18] & 3 == _USER)
-
-
-def _ways_in(kernel: GuestKernel) -> Iterator[int]:
-    """The system call entries, and what the interrupt table holds (Intel SDM volume 3A, section 6.14.1)."""
-    found = {address for name in _ENTRIES if (address := kernel.address(name)) is not None}
-    table = kernel.address("idt_table")
-    data = None if table is None else kernel.memory.read(table, 256 * _GATE.size)
-    assert data is not None, "there is no interrupt table"
-    for low, _, kind, middle, high, _ in _GATE.iter_unpack(data):
-        if kind & 0x8000:
-            found.add(high << 32 | middle << 16 | low)
-    return iter(sorted(found))

@@ -20,8 +20,8 @@ LONGEST = 15
 """Bytes of the longest x86 instruction."""
 UNDECIDED = 300
 """Steps after which an entry that is still there will be returned to: no trick of the kernel keeps a false one for longer."""
-PT_REGS = 168 + 16
-"""Bytes at the top of a task's stack that hold its saved registers (arch/x86/include/asm/ptrace.h; FRED's two words included)."""
+PT_REGS = 168
+"""Bytes at the top of a task's stack that hold its saved registers (arch/x86/include/asm/ptrace.h)."""
 
 _FRAME = struct.Struct("<5Q")
 _KERNEL_CS, _USER_CS = 0x10, frozenset({0x33, 0x23})
@@ -168,6 +168,10 @@ class Tracker:
         """The present moment."""
         return State(pc, self.steps, tuple(reversed(self.chain.entries)), self.chain.base, len(self.chain.base.found))
 
+    def forget_tasks(self) -> None:
+        """Other tasks have run unseen."""
+        self._tasks.clear()
+
     def follow(self, before: Instant, after: Instant, code: bytes) -> None:
         """Take one step: the CPU stood at `before`, where `code` lies, and stands at `after` now."""
         self.steps += 1
@@ -177,7 +181,8 @@ class Tracker:
             return
         if before.user:
             self.events["entries from user mode"] += 1
-            self.chain = Chain(Base(closed=True, user=self._user(after)))
+            user = self._user(after)
+            self.chain = Chain(Base(closed=user is not None, user=user))
             return
         if self._interrupted(before, after):
             return

@@ -125,6 +125,32 @@ def test_the_processors_own_frame_can_be_of_user_mode() -> None:
     assert (TASK_TOP - 40, True) == (found.user_registers, found.partial)
 
 
+@pytest.mark.parametrize("popped", [1, 5, 15, 16])
+def test_registers_that_were_given_back_already_are_the_interrupted_codes(popped: int) -> None:
+    """On the way out struct pt_regs begins below the stack pointer. What lies there is not read: rbp, the fifth, holds its value again."""
+    kernel = Kernel()
+    kernel.function("restore_regs", saved(-8 * popped))
+    kernel.function("middle", call(16, base=OrcRegister.BP, bp=(OrcRegister.BP, 0)))
+    kernel.function("entry", saved())
+    below = [0xB9, at(kernel, "entry"), *USER]
+    fp = TASK_TOP - 8 * len(below)
+    registers = [*[0xDEAD] * popped, *pt_regs(at(kernel, "middle", 9), fp, KERNEL_CS)[popped:]]
+    if popped < 5:
+        registers[4] = fp
+    words = [*registers, *below]
+    sp = TASK_TOP - 8 * len(words) + 8 * popped
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "restore_regs", 1), sp, words, bp=fp if popped >= 5 else 0))
+    assert (["restore_regs", "middle", "entry"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+
+
+@pytest.mark.parametrize("popped", [17, 21])
+def test_the_processors_words_are_never_taken_from_below_the_stack_pointer(popped: int) -> None:
+    kernel = Kernel()
+    kernel.function("restore_regs", saved(-8 * popped))
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "restore_regs", 1), TASK_TOP - 168 + 8 * popped, USER))
+    assert (["restore_regs"], Stop.OUTSIDE_STACK, Stop.OUTSIDE_STACK, 0) == said(kernel, found)
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_callee_that_saved_the_registers_is_believed_before_the_row_says_so(*, exact: bool) -> None:
     """error_entry leaves struct pt_regs on its caller's stack; the row of the call instruction is that of the processor's words alone."""
