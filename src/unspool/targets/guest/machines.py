@@ -63,7 +63,7 @@ def machine_of(pid: int) -> Machine | None:
     state = procfs.thread_state(pid, pid)
     if state is None or state.ended or state.kernel:
         return None
-    program = _program(pid) or state.name
+    program = _program(pid, state.name)
     vcpus = kvm_vcpus(pid)
     if not vcpus and not is_qemu(program):
         return None
@@ -195,14 +195,21 @@ def _pids() -> Iterator[int]:
             yield int(entry.name)
 
 
-def _program(pid: int) -> str:
+def _program(pid: int, name: str) -> str:
+    """The program's file name; of a process that is not ours to look into, the one that its command line begins with, when it fits `name`."""
     with suppress(OSError):
         return program_name(str(Path(f"/proc/{pid}/exe").readlink()))
-    return ""
+    claimed = program_name(next(iter(_words(pid)), ""))
+    # The kernel keeps 15 bytes of the name (TASK_COMM_LEN).
+    return claimed if claimed.startswith(name) else name
 
 
 def _arguments(pid: int) -> list[str]:
+    return _words(pid)[1:]
+
+
+def _words(pid: int) -> list[str]:
     with suppress(OSError):
         text = procfs.read_file(f"/proc/{pid}/cmdline")[:_MOST_TEXT]
-        return [os.fsdecode(word) for word in text.split(b"\0")[1:]]
+        return [os.fsdecode(word) for word in text.split(b"\0")]
     return []

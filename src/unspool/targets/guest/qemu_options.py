@@ -45,7 +45,7 @@ def is_qemu(program: str) -> bool:
 
 def is_x86(program: str) -> bool:
     """Whether that QEMU emulates an x86 machine; a program without a machine in its name is the distribution's for KVM."""
-    return program in {"qemu-system-x86_64", "qemu-system-i386"} or not program.startswith("qemu-system-")
+    return program.startswith(("qemu-system-x86", "qemu-system-i386")) or not program.startswith("qemu-system-")
 
 
 def parse(arguments: Sequence[str], pid: int | None = None) -> QemuOptions:
