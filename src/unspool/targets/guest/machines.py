@@ -16,7 +16,7 @@ from unspool.model.module import Mapping
 from unspool.targets import procfs
 from unspool.targets.guest import layout, ram, sockets
 from unspool.targets.guest.channel import Endpoint
-from unspool.targets.guest.missing import Hint, hints
+from unspool.targets.guest.missing import Hint, hints, readable
 from unspool.targets.guest.qemu_options import QemuOptions, is_qemu, is_x86, parse, program_name
 from unspool.targets.guest.vcpu_threads import named_threads
 
@@ -150,7 +150,8 @@ def _judged(machine: Machine, program: str, options: QemuOptions | None) -> Mach
         by.append("tcg-state")
     foreign = is_qemu(program) and not is_x86(program)
     values = {name: getattr(machine, name) for name in Machine.__slots__}
-    if foreign or encrypted:
+    # A socket is looked up in its process's root directory, so that nothing can be had without that right.
+    if foreign or encrypted or not readable(machine.pid):
         values |= {"registers_by": (), "memory_by": ""}
     else:
         values["registers_by"] = tuple(by)
@@ -196,7 +197,7 @@ def _pids() -> Iterator[int]:
 
 
 def _program(pid: int, name: str) -> str:
-    """The program's file name; of a process that is not ours to look into, the one that its command line begins with, when it fits `name`."""
+    """The program's file name; of a process that is not ours to look into, what its command line begins with, when it fits `name`."""
     with suppress(OSError):
         return program_name(str(Path(f"/proc/{pid}/exe").readlink()))
     claimed = program_name(next(iter(_words(pid)), ""))

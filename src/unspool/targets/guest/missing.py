@@ -32,7 +32,7 @@ def hints(machine: Machine, program: str, options: QemuOptions | None, *, busy: 
     if encrypted:
         yield Hint(f"its memory is encrypted ({encrypted}): nothing can be read from outside")
         return
-    if not _readable(machine.pid):
+    if not readable(machine.pid):
         yield Hint("its memory is not ours to see", "sudo unspool guest list   (or grant CAP_SYS_PTRACE)")
         return
     state = procfs.thread_state(machine.pid, machine.pid)
@@ -69,7 +69,7 @@ def _qemu(machine: Machine, options: QemuOptions, *, busy: bool) -> Iterator[Hin
         yield Hint("where its memory lies in its process is not known", mend)
 
 
-def _readable(pid: int) -> bool:
+def readable(pid: int) -> bool:
     """Whether the process's mappings are ours to see: the same right that reading its memory needs (ptrace(2), PTRACE_MODE_READ)."""
     try:
         os.close(os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC))
