@@ -24,12 +24,18 @@ ALWAYS_INLINE int step_cfa(struct walk *w) {
     return 0;
 }
 
+// Whether the caller's sp can be this: it is above the frame's, but for a frame that runs and has taken its return address off the stack (vfork of glibc).
+ALWAYS_INLINE int is_outwards(const struct walk *w, u64 sp) {
+    u64 own = w->regs[REG_RSP];
+    return sp > own || (sp == own && w->exact && w->row.flags & ROW_NONSTANDARD);
+}
+
 // The CFA is a multiple of 8; and but for signal frames, which may have changed stacks, it lies further out and on the same stack. 0 or a stop.
 ALWAYS_INLINE int step_guards(struct walk *w) {
     u64 cfa = w->cfa;
     if (cfa & 7) return STOP_CFA_UNALIGNED;
     if (w->row.flags & ROW_SIGNAL) return 0;
-    if (cfa <= w->regs[REG_RSP]) return STOP_CFA_NOT_ABOVE_SP;
+    if (!is_outwards(w, cfa)) return STOP_CFA_NOT_ABOVE_SP;
     if (w->stack_high && cfa - 1 - w->stack_low >= w->stack_high - w->stack_low) return STOP_OUTSIDE_STACK;
     return 0;
 }
@@ -92,7 +98,7 @@ SHARED int step_general(struct walk *w) {
     if (w->row.saved >> SLOT_RSP & 1) {
         if (w->row.rules[SLOT_RSP].kind == RULE_UNSUPPORTED) return STOP_UNSUPPORTED_RULE;
         if (w->next_known >> SLOT_RSP & 1) sp = w->next[SLOT_RSP];
-        if (!(flags & ROW_SIGNAL) && (sp <= w->regs[REG_RSP] || sp > w->cfa)) return STOP_CFA_NOT_ABOVE_SP;
+        if (!(flags & ROW_SIGNAL) && (!is_outwards(w, sp) || sp > w->cfa)) return STOP_CFA_NOT_ABOVE_SP;
     }
     if (flags & ROW_SIGCONTEXT) {
         int stop = step_sigcontext(w);

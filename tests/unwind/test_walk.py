@@ -34,6 +34,7 @@ from unspool.unwind.api import Unwinder, unwind_user
 from unspool.unwind.policy import Check, Method, Policy
 
 LEAF_SIZE = 16
+RDI = 5
 
 
 class Chain:
@@ -274,6 +275,25 @@ class TestGuards:
         start = program.function(CALL + NOP * 3, undefined(RA))
         leaf = program.function(NOP * 4, *cfi)
         return unwind_user(program.thread(leaf, words or [start + 5] * 4, registers))
+
+    def test_a_return_address_off_the_stack_leaves_sp_where_the_callers_is(self) -> None:
+        """What glibc's vfork does: `pop %rdi`, CFA = rsp, RA in rdi. The stack is whole, and not to be relied on."""
+        program = Program()
+        start = program.function(CALL + NOP * 3, undefined(RA))
+        leaf = program.function(NOP * 4, def_cfa(RSP, 0), in_register(RA, RDI))
+        stack = unwind_user(program.thread(leaf, [0] * 4, {RDI: start + 5}))
+        assert (Stop.END_PROCESS_ENTRY, 2) == (stack.stop, len(stack.frames))
+        assert stack.frames[0].sp == stack.frames[1].sp
+        assert (Stop.RA_RULE_NONSTANDARD, 0) == (stack.judgement.reason, stack.judgement.first_bad_frame)
+
+    def test_only_the_frame_that_runs_can_have_it_there(self) -> None:
+        """A call would have pushed something."""
+        program = Program()
+        start = program.function(CALL + NOP * 3, undefined(RA))
+        middle = program.function(CALL + NOP * 3, def_cfa(RSP, 0), in_register(RA, RBX))
+        leaf = program.function(NOP * 4, def_cfa(RSP, 8))
+        stack = unwind_user(program.thread(leaf, [middle + 5] * 4, {RBX: start + 5}))
+        assert (Stop.CFA_NOT_ABOVE_SP, 2) == (stack.stop, len(stack.frames))
 
     @pytest.mark.parametrize(
         ("cfi", "stop"),
