@@ -52,6 +52,7 @@ class Wanted:
     gdb: bool = True
     qmp: bool = True
     append: str = ""
+    nice: int = 5
 
 
 @dataclass(slots=True)
@@ -195,7 +196,7 @@ def command_line(name: str, folder: Path, initramfs: Path, wanted: Wanted) -> li
         file.truncate(4 << 20)
     backend = ["-object", f"memory-backend-memfd,id=ram,size={wanted.memory}M,share=on"] if wanted.shared else []
     return [
-        *("nice", "-n", "5", "setpriv", "--pdeathsig", "KILL", *wanted.qemu),
+        *("nice", "-n", str(wanted.nice), "setpriv", "--pdeathsig", "KILL", *wanted.qemu),
         *("-nodefaults", "-no-user-config", "-display", "none", "-name", f"guest={name},debug-threads=on"),
         *("-machine", f"{wanted.machine},accel={wanted.accel}{',memory-backend=ram' if wanted.shared else ''}"),
         *("-cpu", wanted.cpu, "-smp", str(wanted.cpus), "-m", f"{wanted.memory}M", *backend),

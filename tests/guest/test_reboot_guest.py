@@ -87,7 +87,7 @@ def test_a_reboot_is_a_new_generation(own_guest: GuestMachine) -> None:
 @pytest.mark.live
 def test_a_recorder_that_is_killed_leaves_the_guest_running(own_guest: GuestMachine, tmp_path: Path) -> None:
     """SIGKILL for the recorder, its samplers and decoders while the guest is held most of the time: the guest answers, each time."""
-    for turn in range(3):
+    for turn in range(2):
         with own_guest.workload("user"):
             process = recorder_with_samples(own_guest, tmp_path / f"killed-{turn}.unspool")
             os.killpg(process.pid, signal.SIGKILL)
