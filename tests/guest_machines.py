@@ -137,7 +137,9 @@ class GuestMachine:
         finally:
             # After a reboot there is no such process, and nothing to do.
             if self.alive:
-                self.shell(f"kill -9 -{leader} 2>/dev/null")
+                # And wait, so that the next one is not taken for this one; four seconds at most.
+                gone = f"kill -9 -{leader} 2>/dev/null; i=0; while kill -0 -{leader} 2>/dev/null && [ $i -lt 400 ]; do"
+                self.shell(f"{gone} usleep 10000; i=$((i+1)); done")
 
     def _started(self, name: str, leader: int) -> list[int]:
         comm, number = {"dd": ("dd", 2), "user": ("guest_user", 1), "calls": ("guest_calls", 1)}.get(name, ("", 0))
