@@ -20,7 +20,7 @@ from unspool.cli.main import main
 from unspool.formats.paging import PageTables
 from unspool.session.guest_kernels import kernel_inside
 from unspool.targets.guest.channel import Channel
-from unspool.targets.guest.hmp_text import vcpu_state
+from unspool.targets.guest.hmp_text import host_address, vcpu_state
 from unspool.targets.guest.machines import Machine, find_machines, machine_of, select
 from unspool.targets.guest.opening import METHODS, monitor, open_ram, open_source, threads_of
 from unspool.targets.guest.qmp import Qmp
@@ -308,6 +308,21 @@ def test_the_memory_of_a_machine_that_cannot_be_asked_is_found(boot_guest: Calla
                     and other.position - other.start == extent.position - extent.start
                     for other in derived.extents()
                 )
+
+
+def test_memory_is_where_the_user_says(guest_machine: GuestMachine) -> None:
+    """In the words of `--guest-memory`, and the same bytes as where QEMU says."""
+    machine = found(guest_machine)
+    with monitor(machine) as hmp:
+        assert hmp is not None
+        address = host_address(hmp("gpa2hva 0x0"))
+    layout = f"0x0:{machine.ram_bytes:#x}@{address:#x}"
+    with contextlib.closing(open_ram(machine, layout)) as given, contextlib.closing(open_ram(machine)) as told:
+        assert ("memfd", machine.ram_bytes) == (given.kind, given.size)
+        start, size = next((start, size) for start, size in told.touched(0x100000) if size >= 4096)
+        assert told.read(start, 4096) is not None, size
+        assert given.read(start, 4096) is not None
+    runs(guest_machine)
 
 
 def test_a_running_machine_is_given_a_gdb_socket(boot_guest: Callable[..., GuestMachine], capsys: pytest.CaptureFixture[str]) -> None:
