@@ -90,7 +90,7 @@ def _register(connection: duckdb.DuckDBPyConnection, profile: Profile) -> None:
     stack_of = np.repeat(np.arange(len(profile.stacks), dtype=np.int64), found.lengths)
     place = np.arange(len(found.entries), dtype=np.int64)
     connection.register("calls", {"stack": stack_of, "place": place, "entry": profile.entries.function[found.entries]})
-    modes = [MODES[is_kernel] for is_kernel in (profile.stacks.kernel_frames > 0).tolist()]
+    modes = [MODES[is_kernel] for is_kernel in profile.stacks.is_kernel.tolist()]
     labels = [(number, *_values(entry), mode) for number, (entry, mode) in enumerate(zip(stack_labels(profile), modes, strict=True))]
     words = "verdict VARCHAR, ending VARCHAR, stop VARCHAR, stop_module VARCHAR, reason VARCHAR, mode VARCHAR"
     _table(connection, "labels", f"stack BIGINT, {words}", labels)

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Ints = NDArray[np.int64]
+
+
+Thing = TypeVar("Thing", bound=Hashable)
+
+
+def numbered(things: Iterable[Thing]) -> tuple[Ints, list[Thing]]:
+    """For each thing its place among the distinct ones, and those in the order they came; a single 0 where there are none, to be indexed.
+
+    >>> places, distinct = numbered("abca")
+    >>> places.tolist(), distinct
+    ([0, 1, 2, 0], ['a', 'b', 'c'])
+    """
+    import numpy as np
+
+    known: dict[Thing, int] = {}
+    places = [known.setdefault(thing, len(known)) for thing in things]
+    return np.array(places or [0], dtype=np.int64), list(known)
 
 
 def distinct(keys: Ints) -> Ints:

@@ -128,6 +128,18 @@ class Stacks:
         """How many stacks."""
         return len(self.start) - 1
 
+    @property
+    def is_whole(self) -> NDArray[np.bool_]:
+        """Whether each reaches an accepted end."""
+        import numpy as np
+
+        return np.isin(self.stop, [int(stop) for stop in Stop if stop.is_end])
+
+    @property
+    def is_kernel(self) -> NDArray[np.bool_]:
+        """Whether each was taken in the kernel."""
+        return self.kernel_frames > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:

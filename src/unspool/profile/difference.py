@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from unspool.profile.arrays import numbered
 from unspool.profile.columns import NONE, Function, Profile
 from unspool.profile.paths import function_totals
 
@@ -76,13 +77,9 @@ def shares(profile: Profile) -> dict[Key, tuple[float, float]]:
 
 def _by_key(profile: Profile) -> tuple[list[Key], Profile]:
     """The profile with one function for each key: what is merged counts once a sample, like a recursive function."""
-    import numpy as np
-
-    numbers: dict[Key, int] = {}
-    places = [numbers.setdefault(_key(profile, function), len(numbers)) for function in profile.functions]
-    function = np.array(places or [0], dtype=np.int64)[profile.entries.function]
-    functions = tuple(Function(name) for name, _ in numbers)
-    return list(numbers), replace(profile, functions=functions, entries=replace(profile.entries, function=function))
+    places, keys = numbered(_key(profile, function) for function in profile.functions)
+    functions = tuple(Function(name) for name, _ in keys)
+    return keys, replace(profile, functions=functions, entries=replace(profile.entries, function=places[profile.entries.function]))
 
 
 def _key(profile: Profile, function: Function) -> Key:

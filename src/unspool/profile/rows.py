@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unspool.model.guest import Guest
-from unspool.model.verdict import Stop
-from unspool.profile.arrays import grouped, summed
+from unspool.profile.arrays import grouped, numbered, summed
 from unspool.profile.columns import NONE, Counted, Profile, Task
 from unspool.profile.paths import function_totals
 from unspool.profile.tree import Grouping, grow
@@ -86,15 +85,12 @@ def functions(profile: Profile) -> list[FunctionRow]:
 
 def processes(profile: Profile) -> list[ProcessRow]:
     """Every process that was sampled, those with most samples first; one that ran several programs is one row for each."""
-    import numpy as np
-
-    known: dict[tuple[int, str, str, str, str], int] = {}
-    process_of = np.array([known.setdefault(_process(profile, task), len(known)) for task in profile.tasks] or [0])
+    process_of, keys = numbered(_process(profile, task) for task in profile.tasks)
     counted = profile.counted
     places = process_of[counted.task]
-    samples = summed(places, counted.count, len(known))
-    ended = summed(places, counted.count * _is_whole(profile), len(known))
-    rows = [ProcessRow(*key, int(samples[index]), int(ended[index])) for key, index in known.items() if samples[index]]
+    samples = summed(places, counted.count, len(keys)).tolist()
+    whole = summed(places, counted.count * profile.stacks.is_whole[counted.stack], len(keys)).tolist()
+    rows = [ProcessRow(*key, samples[index], whole[index]) for index, key in enumerate(keys) if samples[index]]
     return sorted(rows, key=lambda row: -row.samples)
 
 
@@ -102,17 +98,15 @@ def machines(profile: Profile) -> list[MachineRow]:
     """Every machine that was sampled, guests and this host, those with most samples first."""
     import numpy as np
 
-    counted = profile.counted
+    counted, stacks = profile.counted, profile.stacks
     places = np.array([task.guest + 1 for task in profile.tasks] or [0])[counted.task]
     size = len(profile.guests) + 1
-    samples = summed(places, counted.count, size)
-    whole = summed(places, counted.count * _is_whole(profile), size)
-    kernel_end = profile.stacks.kernel_end[counted.stack]
-    in_kernel = (profile.stacks.kernel_frames[counted.stack] > 0, kernel_end != NONE, kernel_end == 1)
-    kernel, known, led = (summed(places, counted.count * chosen, size).tolist() for chosen in in_kernel)
+    chosen = (stacks.is_whole, stacks.is_kernel, stacks.kernel_end != NONE, stacks.kernel_end == 1)
+    samples = summed(places, counted.count, size).tolist()
+    whole, kernel, known, led = (summed(places, counted.count * stack[counted.stack], size).tolist() for stack in chosen)
     vcpus = _vcpus(places, counted, size)
     rows = [
-        MachineRow(guest, int(samples[place]), int(whole[place]), kernel[place], known[place], led[place], vcpus[place])
+        MachineRow(guest, samples[place], whole[place], kernel[place], known[place], led[place], vcpus[place])
         for place, guest in enumerate((None, *profile.guests))
         if samples[place]
     ]
@@ -145,16 +139,6 @@ def _vcpus(places: Ints, counted: Counted, size: int) -> list[dict[int, int]]:
 def _process(profile: Profile, task: Task) -> tuple[int, str, str, str, str]:
     guest = profile.guest_of(task)
     return task.pid, task.process, task.exe, guest.label if guest else "", task.cgroup
-
-
-def _is_whole(profile: Profile) -> Ints:
-    """1 for each row of `counted` whose stack reaches an accepted end."""
-    import numpy as np
-
-    is_end = np.zeros(max(Stop) + 1, dtype=np.int64)
-    is_end[[int(stop) for stop in Stop if stop.is_end]] = 1
-    found: Ints = is_end[profile.stacks.stop[profile.counted.stack]]
-    return found
 
 
 def _path(profile: Profile, module: int) -> str:

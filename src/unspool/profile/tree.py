@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, get_args
 
 from unspool.model.guest import HOST
-from unspool.profile.arrays import grouped, summed
+from unspool.profile.arrays import grouped, numbered, summed
 from unspool.profile.columns import NONE, Function, Profile, Task
 from unspool.profile.paths import Paths, paths
 
@@ -179,16 +179,13 @@ def _rows(profile: Profile, by: Grouping) -> tuple[Ints, Ints, Ints, list[tuple[
 
 def groups_of(profile: Profile, by: Grouping, task: Ints, vcpu: Ints) -> tuple[Ints, list[tuple[str, ...]]]:
     """The group of each row of threads and virtual CPUs, as a place among the groups; and what each group is called, outermost first."""
-    import numpy as np
-
-    width, pairs, places = 1, np.arange(len(profile.tasks), dtype=np.int64), task
-    if by == "vcpu":
-        width = int(vcpu.max(initial=NONE)) + 2
-        pairs, places = grouped(task * width + vcpu + 1)
-    ways: dict[tuple[str, ...], int] = {}
-    names = [_group(profile, profile.tasks[pair // width], by, pair % width - 1) for pair in pairs.tolist()]
-    group_of = np.array([ways.setdefault(name, len(ways)) for name in names] or [0], dtype=np.int64)
-    return group_of[places], list(ways)
+    if by != "vcpu":
+        group_of, ways = numbered(_group(profile, one, by) for one in profile.tasks)
+        return group_of[task], ways
+    width = int(vcpu.max(initial=NONE)) + 2
+    pairs, places = grouped(task * width + vcpu + 1)
+    group_of, ways = numbered(_group(profile, profile.tasks[pair // width], by, pair % width - 1) for pair in pairs.tolist())
+    return group_of[places], ways
 
 
 def _levels(ways: list[tuple[str, ...]]) -> tuple[list[Ints], list[str]]:

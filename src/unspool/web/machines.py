@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from unspool.model.guest import HOST
-from unspool.profile.arrays import distinct, grouped, spans, summed
+from unspool.profile.arrays import distinct, grouped, numbered, spans, summed
 from unspool.profile.columns import NONE, Profile, Task, Timed
 from unspool.profile.filters import MODES
 from unspool.profile.rows import machines
@@ -25,7 +25,7 @@ NAMES_SHOWN = 3
 
 def machine_choices(profile: Profile, timed: Timed, tasks: list[tuple[Task, int]], by_stack: Ints) -> dict[str, list[list[object]]]:
     """What tells guests apart; nothing in a recording of this host alone."""
-    modes = zip((profile.stacks.kernel_frames > 0).tolist(), by_stack.tolist(), strict=True)
+    modes = zip(profile.stacks.is_kernel.tolist(), by_stack.tolist(), strict=True)
     found = {
         "cgroup": counted((task.cgroup, count) for task, count in tasks if task.cgroup),
         "mode": counted((MODES[is_kernel], count) for is_kernel, count in modes),
@@ -59,18 +59,15 @@ def function_machines(opened: Opened, profile: Profile, functions: list[int]) ->
     """For each of those functions on which machines it was on a stack."""
     import numpy as np
 
-    names = [profile.machine_name(task) for task in profile.tasks]
-    known = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    machine_of, labels = numbered(profile.machine_name(task) for task in profile.tasks)
     of, stacks = opened.paths, len(profile.stacks)
-    machine_of = np.array([known[name] for name in names] or [0], dtype=np.int64)[profile.counted.task]
-    pairs = distinct(machine_of * stacks + profile.counted.stack)
+    pairs = distinct(machine_of[profile.counted.task] * stacks + profile.counted.stack)
     machine, stack = pairs // stacks, pairs % stacks
     lengths = of.lengths[stack]
     places = spans(of.start[:-1][stack], lengths)
-    found = distinct(profile.entries.function[of.entries[places]] * len(known) + np.repeat(machine, lengths))
-    labels = list(known)
+    found = distinct(profile.entries.function[of.entries[places]] * len(labels) + np.repeat(machine, lengths))
     rows: dict[int, list[str]] = {}
-    for function, number in zip((found // len(known)).tolist(), (found % len(known)).tolist(), strict=True):
+    for function, number in zip((found // len(labels)).tolist(), (found % len(labels)).tolist(), strict=True):
         rows.setdefault(function, []).append(labels[number])
     return [_few(rows.get(function, [])) for function in functions]
 

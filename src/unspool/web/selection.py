@@ -100,7 +100,7 @@ def _stacks(profile: Profile, only: Filter) -> Marks | None:
     if only.stops:
         kept &= np.isin(stacks.stop, [int(stop) for stop in only.stops])
     if only.modes:
-        kept &= np.isin(stacks.kernel_frames > 0, [mode == "kernel" for mode in only.modes])
+        kept &= np.isin(stacks.is_kernel, [mode == "kernel" for mode in only.modes])
     if only.modules:
         kept &= matching_modules(profile, only.modules)
     return kept

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from unspool.model.explain import explain
 from unspool.model.verdict import Stop, Verdict
-from unspool.profile.arrays import summed
+from unspool.profile.arrays import numbered, summed
 from unspool.profile.columns import NONE, Profile, Task, Timed, ending_of
 from unspool.profile.filters import MODES
 from unspool.profile.paths import function_totals
@@ -15,6 +15,7 @@ from unspool.profile.quality import Cause, quality
 from unspool.profile.tree import group_name
 from unspool.web.machines import by_vcpu, counted, function_machines, machine_choices, machine_quality, numbers
 from unspool.web.opened import Opened
+from unspool.web.query import ENDINGS
 from unspool.web.selection import NANO
 
 if TYPE_CHECKING:
@@ -123,14 +124,13 @@ def data_quality(opened: Opened, profile: Profile) -> Json:
     found = quality(profile)
     stacks = profile.stacks
     samples = summed(profile.counted.stack, profile.counted.count, len(stacks))
-    is_end = _is_one_of(stacks.stop, [int(stop) for stop in Stop if stop.is_end])
     reliable = stacks.verdict == int(Verdict.RELIABLE)
     return {
         "samples": found.samples,
         "lost": profile.about.lost,
         "counters": {name: value for name, value in profile.about.counters.items() if name.startswith("lost") and value},
-        "proved": int(samples[is_end & reliable].sum()),
-        "assumed": int(samples[is_end & ~reliable].sum()),
+        "proved": int(samples[stacks.is_whole & reliable].sum()),
+        "assumed": int(samples[stacks.is_whole & ~reliable].sum()),
         "cut": found.cut,
         "none": found.none,
         "unknown": found.unknown,
@@ -200,12 +200,6 @@ def _unnamed_row(profile: Profile, module: int, row: Sequence[int]) -> Json:
     return {**counts, "path": found.path, "kind": found.kind, "build_id": found.build_id, "advice": advice}
 
 
-def _is_one_of(column: Ints, values: list[int]) -> NDArray[np.bool_]:
-    import numpy as np
-
-    return np.isin(column, values)
-
-
 def _modules(opened: Opened, by_stack: Ints) -> list[tuple[str, int]]:
     """The samples whose stack passes through each module."""
     import numpy as np
@@ -229,9 +223,10 @@ def _series(profile: Profile, timed: Timed, by: Series) -> tuple[list[str], Ints
         case "verdict":
             names, places = [verdict.label for verdict in Verdict], profile.stacks.verdict[timed.stack]
         case "ending":
-            names = ["whole", "cut", "none", "unknown"]
-            stop_ending = np.array([names.index(ending_of(Stop(stop))) if stop in _STOPS else 3 for stop in range(max(Stop) + 1)])
-            places = stop_ending[profile.stacks.stop[timed.stack]]
+            names = list(ENDINGS)
+            ending = np.zeros(max(Stop) + 1, dtype=np.int64)
+            ending[list(Stop)] = [names.index(ending_of(stop)) for stop in Stop]
+            places = ending[profile.stacks.stop[timed.stack]]
         case "cpu":
             cpus = sorted(set(timed.cpu.tolist()))
             names = [f"CPU {cpu}" if cpu != NONE else "CPU not known" for cpu in cpus]
@@ -248,7 +243,7 @@ def _series(profile: Profile, timed: Timed, by: Series) -> tuple[list[str], Ints
             names, places = _by_task(profile, timed, profile.machine_name)
             names, places = by_vcpu(names, places, timed)
         case "mode":
-            names, places = list(MODES), (profile.stacks.kernel_frames > 0).astype(np.int64)[timed.stack]
+            names, places = list(MODES), profile.stacks.is_kernel.astype(np.int64)[timed.stack]
     counts = np.bincount(places, minlength=len(names))
     order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
     shown = order if by == "cpu" else order[:SERIES_SHOWN]
@@ -261,11 +256,5 @@ def _series(profile: Profile, timed: Timed, by: Series) -> tuple[list[str], Ints
 
 
 def _by_task(profile: Profile, timed: Timed, name: Callable[[Task], str]) -> tuple[list[str], Ints]:
-    import numpy as np
-
-    number: dict[str, int] = {}
-    of_task = np.array([number.setdefault(name(task), len(number)) for task in profile.tasks] or [0], dtype=np.int64)
-    return list(number), of_task[timed.task]
-
-
-_STOPS = frozenset(int(stop) for stop in Stop)
+    of_task, names = numbered(name(task) for task in profile.tasks)
+    return names, of_task[timed.task]
