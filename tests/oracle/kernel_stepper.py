@@ -1,6 +1,6 @@
 """Steps the only vCPU of a guest through its kernel by QEMU's gdbstub (QEMU documentation, "GDB usage").
 
-User code, waiting and long string instructions are run over, user code up to a breakpoint at a usual way into the kernel.
+Long string instructions are run over, and long stretches of user code up to a breakpoint at a usual way into the kernel.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from oracle.kernel_truth import Instant, Operation, decode
+from oracle.kernel_truth import LONGEST, Instant, Operation, decode
 
 from unspool.targets.guest.gdbstub import packet, parse_registers
 from unspool.targets.guest.kernel import GuestKernel
@@ -26,6 +26,7 @@ _ENTRIES = ("entry_SYSCALL_64", "asm_exc_page_fault", "asm_sysvec_apic_timer_int
 _WORDS = struct.Struct("<17QII")
 _REPEATS = 3
 _USER = 3
+_MOST_USER = 400
 # What an interrupt pushes at least; a call pushes 8.
 _FRAME = 40
 
@@ -158,8 +159,7 @@ class Stepper:
         before = self.instant
         operation, size = (Operation.OTHER, 0) if before.user else decode(code)
         if before.user:
-            self.unseen += 1
-            self.stub.run()
+            self._leave_user_mode()
         elif operation is Operation.STRING and self._repeats >= _REPEATS:
             self.unseen += 1
             self._run_to(before.pc + size)
@@ -168,7 +168,8 @@ class Stepper:
             self.stub.step(interrupts=operation is Operation.HALT or self._countdown < 0 < self.every)
         self.instant = self._look()
         self._repeats = self._repeats + 1 if self.instant.pc == before.pc else 0
-        if self._countdown < 0 and abs(self.instant.sp - before.sp) >= _FRAME:
+        jumped = not before.pc <= self.instant.pc <= before.pc + LONGEST
+        if self._countdown < 0 and jumped and abs(self.instant.sp - before.sp) >= _FRAME:
             self._countdown = self._next()
         return self.instant
 
@@ -179,6 +180,15 @@ class Stepper:
             self.instant = self._look()
             if self.instant.user:
                 return
+
+    def _leave_user_mode(self) -> None:
+        """To the first instruction of the kernel. The clock has gone on while we stepped: to run is to be interrupted by it at once."""
+        for _ in range(_MOST_USER):
+            self.stub.step(interrupts=False)
+            if not self._look().user:
+                return
+        self.unseen += 1
+        self.stub.run()
 
     def _run_to(self, pc: int) -> None:
         """Run until the instruction is next, of the same task: interrupts and faults on the way come back here."""

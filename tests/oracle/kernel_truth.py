@@ -175,6 +175,10 @@ class Tracker:
     def follow(self, before: Instant, after: Instant, code: bytes) -> None:
         """Take one step: the CPU stood at `before`, where `code` lies, and stands at `after` now."""
         self.steps += 1
+        if after == before:
+            # A part of a string instruction, or the emulator was asked to stop before it came to the instruction.
+            self.events["steps that led nowhere"] += decode(code)[0] is not Operation.STRING
+            return
         if after.user:
             if not before.user:
                 self._left()

@@ -96,6 +96,16 @@ def test_calls_are_pending_until_they_return() -> None:
     assert (None, 0x7FFE_0000_0000) == within.base.user
 
 
+def test_a_step_that_led_nowhere_has_returned_nowhere() -> None:
+    machine = Machine()
+    machine.enter()
+    ra = machine.call(TEXT + 0x100)
+    machine.go(RET, machine.at.pc)
+    assert [ra] == truth(machine.state())
+    machine.ret()
+    assert [] == truth(machine.state())
+
+
 def test_a_retpolines_call_is_none() -> None:
     """It writes the target over the return address: nothing returns to behind the call, and that was so from the beginning."""
     machine = Machine()
