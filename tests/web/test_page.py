@@ -249,7 +249,7 @@ def test_guests_are_told_apart(browser: webdriver.Chrome, tmp_path: Path) -> Non
         browser.find_element(By.XPATH, "//li/button[starts-with(., '1')]").click()
         wait_for(browser, lambda found: text(found, "#summary").startswith("2 samples of 12"))
         browser.get(f"http://{running.host}/#view=quality")
-        wait_for(browser, lambda found: "web#216.67 %2100.00 %100.00 %6.1.0-50-cloud-amd64kvm-hold0: 2" in text(found, "#machines"))
+        wait_for(browser, lambda found: "web#216.67 %2100.00 %100.00 %100.00 %6.1.0-50-cloud-amd64kvm-hold0: 2" in text(found, "#machines"))
         browser.find_element(By.XPATH, "//table[@id='machines']//button[. = '[host]']").click()
         wait_for(browser, lambda found: text(found, "#summary").startswith("2 samples of 12"))
         assert "guest=%5B%5B%5Dhost%5D" in browser.current_url
