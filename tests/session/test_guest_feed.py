@@ -15,11 +15,12 @@ from unspool.capture.guest_events import Kernel, Sample
 from unspool.capture.guest_stacks import GuestStacks
 from unspool.capture.guest_user import UserStack
 from unspool.capture.guest_wire import GuestFrame, GuestModule, GuestStack, GuestTask, KernelFound, checked_stack, stack_to_wire
-from unspool.cli.recording_summary import guest_line
+from unspool.cli.recording_summary import guest_line, summary
 from unspool.model.stack import Frame, Stack
 from unspool.model.verdict import Judgement, Stop, Trust, Verdict
 from unspool.profile.rows import machines
-from unspool.session.guest_feed import GuestFeed
+from unspool.session.guest_feed import GuestFeed, GuestTotals
+from unspool.session.recording import Progress
 from unspool.store.load import load
 from unspool.store.reader import open_recording
 from unspool.store.writer import Writer
@@ -81,3 +82,9 @@ def test_a_program_without_unwind_data_does_not_hide_the_kernels_quality(tmp_pat
     assert [("cut", 1), ("whole", 3), (None, 1)] == endings
     assert (5, 0, 4, 4, 3) == (row.samples, row.whole, row.kernel, row.kernel_known, row.kernel_whole)
     assert "4 in its kernel, 75.0 % of them whole to the kernel's entry" in guest_line(feed.totals, 1.0)
+
+
+def test_the_summary_tells_guests_of_one_name_apart() -> None:
+    progress = Progress(Path("a.unspool"), guests=[GuestTotals("web", 1), GuestTotals("web", 2), GuestTotals("db", 3)])
+    names = [line.partition(":")[0].strip() for line in summary(progress) if line.startswith("  guest ")]
+    assert ["guest web@1", "guest web@2", "guest db"] == names

@@ -36,8 +36,10 @@ def summary(progress: Progress) -> Iterator[str]:
     yield f"{printable(str(progress.output))}: {progress.samples:,} samples in {progress.seconds:.1f} s, {progress.lost:,} lost"
     for name, why in progress.refused_guests:
         yield f"  guest {printable(name)} was left out: {printable(why)}"
+    names = Counter(guest.name for guest in progress.guests)
     for guest in progress.guests:
-        yield f"  guest {printable(guest.name)}: {guest_line(guest, progress.seconds)}"
+        name = guest.name if names[guest.name] == 1 else f"{guest.name}@{guest.pid}"
+        yield f"  guest {printable(name)}: {guest_line(guest, progress.seconds)}"
     if not progress.samples:
         yield "  no samples: nothing of what was asked for ran on a CPU"
         return

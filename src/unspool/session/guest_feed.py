@@ -35,6 +35,7 @@ class GuestTotals:
     """
 
     name: str
+    pid: int = 0
     registers_by: str = ""
     memory_by: str = ""
     kernel: str = ""
@@ -77,7 +78,7 @@ class GuestFeed:
     def __init__(self, machine: Machine, writer: Writer, sysroot: Path | None = None) -> None:
         """Write to `writer`; files that the guest has not in its memory are looked for below `sysroot`."""
         self.machine = machine
-        self.totals = GuestTotals(machine.name)
+        self.totals = GuestTotals(machine.name, machine.pid)
         self.over = False
         self._writer = writer
         self._sysroot = sysroot
