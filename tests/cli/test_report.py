@@ -118,6 +118,7 @@ def test_guests_have_rows_of_their_own(tmp_path: Path, capsys: pytest.CaptureFix
     text = capsys.readouterr().out.splitlines()
     for line in (
         "stacks    12 user stacks, in guests with their kernel's frames; 0 samples without one (kernel threads, exiting threads)",
+        "kernel      62.5 %          5  of 8 in guests' kernels lead to the kernel's entry, whatever their user part is",
         "   41.7 %          5   100.0 %     60.0 %       100.0 %  web, Linux 6.1.0-50-cloud-amd64, registers by kvm-hold; vCPU 0: 3, 1: 2",
         "   16.7 %          2   100.0 %    100.0 %       100.0 %  web#2, Linux 6.1.0-50-cloud-amd64, registers by kvm-hold; vCPU 0: 2",
         "   25.0 %          3     0.0 %    100.0 %         0.0 %  db, kernel not known; vCPU 0: 3",

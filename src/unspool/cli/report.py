@@ -142,12 +142,14 @@ def lines(profile: Profile, arguments: argparse.Namespace) -> Iterator[str]:
         yield "no sample passes the filters" if len(profile.stacks) else "nothing was sampled"
         return
     yield ""
+    of_machines = machines(profile) if profile.guests else []
     yield from _endings(found, guests=bool(profile.guests))
+    yield from _kernel_parts(of_machines)
     yield ""
     yield from _causes(found)
     yield ""
-    if profile.guests:
-        yield from _machines(machines(profile), found)
+    if of_machines:
+        yield from _machines(of_machines, found)
         yield ""
     yield from _processes(processes(profile)[:top], found)
     yield ""
@@ -189,6 +191,14 @@ def _endings(found: Quality, *, guests: bool) -> Iterator[str]:
     }
     for name, (count, text) in counts.items():
         yield f"{name:<10}{_percent(found.stack_share(count))}  {count:>9,}  {text}"
+
+
+def _kernel_parts(rows: list[MachineRow]) -> Iterator[str]:
+    """What is whole in guests' kernels: there a program without unwind data cuts stacks whose kernel part is as good as it can be."""
+    whole, known = (sum(getattr(row, name) for row in rows) for name in ("kernel_whole", "kernel_known"))
+    if known:
+        text = f"of {known:,} in guests' kernels lead to the kernel's entry, whatever their user part is"
+        yield f"{'kernel':<10}{_percent(whole / known)}  {whole:>9,}  {text}"
 
 
 def _reasons(found: Quality) -> str:
