@@ -49,7 +49,7 @@ class Oracle:
         self.kernel.refresh()
         tracker = Tracker(_Fresh(self.kernel), self._regions(stepper.vcpu()), self._may_return_to)
         told: list[Told] = []
-        while tracker.steps < steps or (tracker.steps < _FURTHER * steps and not tracker.chain.base.closed):
+        while not stepper.lost and (tracker.steps < steps or (tracker.steps < _FURTHER * steps and not tracker.chain.base.closed)):
             before, code = stepper.instant, stepper.code()
             if not before.user:
                 told += self._asked(stepper, tracker)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -22,12 +24,16 @@ from oracle.kernel_score import Tally, Told
 from oracle.kernel_stepper import Stepper
 from target_programs import Programs
 
+from unspool.targets.guest.channel import Endpoint
+from unspool.targets.guest.qmp import Qmp
+
 WORKLOADS = {
     "files": "while :; do find /proc /sys -type f; cat /proc/kallsyms /proc/*/maps; done",
     "processes": "while :; do ls -l /bin | cat; sh -c 'echo $(date)'; done",
     "pipes": "while :; do dd if=/dev/zero bs=1 count=2000 | dd bs=1 of=/dev/null; dd if=/dev/urandom bs=3k count=50 | sha256sum; done",
     "disk": "while :; do dd if=/dev/zero of=/dev/vda bs=16k count=16 conv=fsync; dd if=/dev/vda of=/dev/null bs=4k count=32; done",
     "sleepers": "for i in 1 2 3 4; do (while :; do usleep 300$i; done) & done; wait",
+    "nmi": "echo 1 >/proc/sys/kernel/printk; while :; do cat /proc/uptime; done",
     "calls": "exec dd if=/dev/zero of=/dev/null bs=1",
     "signals": "trap : USR1; while :; do kill -USR1 $$; /bin/guest_calls & kill -9 $!; wait; done",
 }
@@ -40,7 +46,7 @@ MACHINES = {
 _SEGMENTS = (1000, 2000, 4000, 8000)
 _SEED = 1
 _WANDER = 0.03
-_INTERRUPT_EVERY = 2500
+_INTERRUPT_EVERY = 1000
 
 
 @dataclass(slots=True)
@@ -88,18 +94,19 @@ def score(machine: str, workload: str, initramfs: Path, options: Options) -> Row
         script = WORKLOADS[workload].replace("'", "'\\''")
         guest.shell(f"setsid sh -c '{script}' >/dev/null 2>&1 </dev/null &")
         begin = time.monotonic()
-        with attached(guest) as oracle:
+        with attached(guest) as oracle, contextlib.closing(Qmp.open(Endpoint(path=str(guest.qmp)))) as qmp:
             oracle.per_pc = options.per_pc
-            tally, events, anomalies = follow(oracle, options, begin + options.seconds)
+            nmi = partial(qmp.execute, "inject-nmi") if workload == "nmi" else lambda: None
+            stepper = Stepper(oracle.stub, oracle.kernel, interrupt_every=_INTERRUPT_EVERY, seed=_SEED, interrupt=nmi)
+            tally, events, anomalies = follow(oracle, stepper, options, begin + options.seconds)
             shown = {what: [_shown(oracle, told) for told in states] for what, states in tally.noted.items()}
             return Row(machine, workload, oracle.kernel.release, time.monotonic() - begin, tally, events, anomalies, shown)
     finally:
         guest.kill()
 
 
-def follow(oracle: Oracle, options: Options, until: float) -> tuple[Tally, Counter[str], Counter[str]]:
+def follow(oracle: Oracle, stepper: Stepper, options: Options, until: float) -> tuple[Tally, Counter[str], Counter[str]]:
     """Traces of some thousand steps from different moments."""
-    stepper = Stepper(oracle.stub, oracle.kernel, interrupt_every=_INTERRUPT_EVERY, seed=_SEED)
     total, events, anomalies = Tally(), Counter[str](), Counter[str]()
     while total.steps < options.steps and time.monotonic() < until:
         stepper.wander(_WANDER)

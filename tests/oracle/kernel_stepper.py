@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,6 +27,7 @@ _WORDS = struct.Struct("<17QII")
 _REPEATS = 3
 _USER = 3
 _MOST_USER = 400
+_MOST_STOPS = 50
 # What an interrupt pushes at least; a call pushes 8.
 _FRAME = 40
 
@@ -127,18 +128,22 @@ class Stub:
 class Stepper:
     """The vCPU, before each instruction of the kernel: `instant` and, when it is asked for, `vcpu`.
 
-    Now and then (every `interrupt_every` steps or so) the clock runs until an interrupt is taken; 0 is never. `unseen` counts runs in which
-    other tasks may have run.
+    Now and then (every `interrupt_every` steps or so) the clock runs until an interrupt is taken; 0 is never. `interrupt` makes one of
+    its own. `unseen` counts runs in which other tasks may have run; `lost`: such a run did not come back.
     """
 
-    def __init__(self, stub: Stub, kernel: GuestKernel, *, interrupt_every: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, stub: Stub, kernel: GuestKernel, *, interrupt_every: int = 0, seed: int = 0, interrupt: Callable[[], object] = lambda: None
+    ) -> None:
         """Set breakpoints at the usual ways into the kernel."""
         self.stub = stub
         self.kernel = kernel
         self.random = random.Random(seed)
         self.every = interrupt_every
         self.entries = [address for name in _ENTRIES if (address := kernel.address(name)) is not None]
+        self.interrupt = interrupt
         self.unseen = 0
+        self.lost = False
         for address in self.entries:
             stub.breakpoint(address)
         self._data = b""
@@ -165,6 +170,8 @@ class Stepper:
             self._run_to(before.pc + size)
         else:
             self._countdown -= 1
+            if self._countdown == -1 and self.every:
+                self.interrupt()
             self.stub.step(interrupts=operation is Operation.HALT or self._countdown < 0 < self.every)
         self.instant = self._look()
         self._repeats = self._repeats + 1 if self.instant.pc == before.pc else 0
@@ -175,6 +182,7 @@ class Stepper:
 
     def wander(self, seconds: float, tries: int = 20) -> None:
         """Let the guest run to be stepped elsewhere: from user mode on, if it is found there."""
+        self.lost = False
         for _ in range(tries):
             self.stub.run_for(seconds * self.random.uniform(0.5, 1.5), self.entries)
             self.instant = self._look()
@@ -193,11 +201,12 @@ class Stepper:
     def _run_to(self, pc: int) -> None:
         """Run until the instruction is next, of the same task: interrupts and faults on the way come back here."""
         sp = self.instant.sp
-        while True:
+        for _ in range(_MOST_STOPS):
             self.stub.run(pc)
             if self._look() == Instant(pc, sp, user=False):
                 return
             self.stub.step(interrupts=False)
+        self.lost = True
 
     def _next(self) -> int:
         return self.random.randrange(self.every // 2, self.every * 2) if self.every else 0
