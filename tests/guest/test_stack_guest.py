@@ -16,6 +16,7 @@ from unspool.session.guests import GuestPlan
 from unspool.session.stacks import ThreadStack
 
 _ALL_STACKS = 'for p in /proc/[0-9]*; do echo "T ${p#/proc/}"; cat $p/stack 2>/dev/null; done'
+RCU = {"rcu_preempt", "rcu_sched"}
 _LINE = re.compile(r"\[<0>\] (\S+\+0x[0-9a-f]+)/")
 
 
@@ -46,7 +47,7 @@ def threads(found: GuestProcesses) -> dict[int, ThreadStack]:
 def compared(machine: GuestMachine, looks: int = 5) -> tuple[set[int], dict[int, str]]:
     """The tasks whose stack is the one that the guest prints, and those for which it never is, though it is the same before and after.
 
-    A task may have moved and come back while we looked (the shell that prints wakes RCU's thread): so those are looked at again.
+    A task may have moved and come back while we looked: so those are looked at again. RCU's thread always does, with the printing shell.
     """
     # What the kernel leaves out of its own print (in_sched_functions, kernel/sched/core.c).
     edges = machine.shell("grep -E ' __sched_text_(start|end)$' /proc/kallsyms | sort").split()
@@ -60,7 +61,7 @@ def compared(machine: GuestMachine, looks: int = 5) -> tuple[set[int], dict[int,
         ours = threads(stacks_of_guest(GuestPlan(str(machine.pid))))
         after = truth(machine)
         for pid, expected in before.items():
-            if not expected or after.get(pid) != expected or pid not in ours or pid in shells | equal:
+            if not expected or after.get(pid) != expected or pid not in ours or pid in shells | equal or ours[pid].name in RCU:
                 continue
             kernel = kernel_part(ours[pid])
             above = ours[pid].frames[: len(kernel) - len(expected)]
