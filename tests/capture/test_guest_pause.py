@@ -10,7 +10,15 @@ from unspool.capture.guest_runner import _told_to_stop
 
 @pytest.mark.parametrize(
     ("said", "stops"),
-    [([], False), (["stop"], True), (["pause", "start"], False), (["pause", "stop"], True), (["pause", "pause"], True), (["start"], True)],
+    [
+        ([], False),
+        (["stop"], True),
+        (["pause", "start"], False),
+        (["pause", "stop"], True),
+        (["pause", "pause", "start"], False),
+        (["pause", "pause", "stop"], True),
+        (["start"], True),
+    ],
 )
 def test_what_the_recorder_says_between_two_rounds(said: list[str], *, stops: bool) -> None:
     ours, theirs = pair()
