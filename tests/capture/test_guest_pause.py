@@ -17,7 +17,7 @@ from unspool.capture.guest_runner import _told_to_stop
         (["pause", "stop"], True),
         (["pause", "pause", "start"], False),
         (["pause", "pause", "stop"], True),
-        (["start"], True),
+        (["start"], False),
     ],
 )
 def test_what_the_recorder_says_between_two_rounds(said: list[str], *, stops: bool) -> None:
