@@ -145,6 +145,7 @@ def _child(theirs: object, prepare: Prepare, descriptors: Sequence[int]) -> None
     """The decoder's whole life; it never returns into the copied program."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         channel = Channel(sandbox.keep_only(theirs, *descriptors))  # type: ignore[arg-type]
         handler = prepare(AskedMemory(channel), list(range(4, 4 + len(descriptors))))

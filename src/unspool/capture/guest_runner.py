@@ -124,8 +124,9 @@ def _reap(pid: int, patience: float) -> None:
 def _child(connect: Callable[[], Channel], machine: Machine, how: How) -> None:
     """The sampler's whole life; it never returns into the copied program."""
     try:
-        # Ctrl-C is the recorder's to answer.
+        # Ctrl-C and the end of the terminal are the recorder's to answer.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         channel = connect()
         with contextlib.suppress(OSError):
