@@ -60,6 +60,8 @@ class Oracle:
         tally = Tally(steps=tracker.steps)
         for one in told:
             tally.add(one, self.function, decided=one.state.decided(tracker.steps))
+        for one in self._sleepers(tracker):
+            tally.add_sleeper(one, self.function)
         return tally, tracker
 
     def function(self, pc: int) -> Function | None:
@@ -84,6 +86,17 @@ class Oracle:
             state = stepper.vcpu()
             answer = self.unwinder.unwind(self.tasks.running(state, self.tasks.on_vcpu(state, 0), 0))
             yield Told.of(tracker.state(pc), answer, self._user(answer), uniform=uniform, per_pc=per_pc)
+
+    def _sleepers(self, tracker: Tracker) -> Iterator[Told]:
+        """The answers for the tasks that the trace has left asleep."""
+        states = dict(tracker.asleep())
+        self.kernel.forget()
+        for task in self.tasks.all() if states else ():
+            thread = self.tasks.sleeping(task, snapshot=True)
+            state = states.get(task.sp)
+            if thread is not None and state is not None:
+                answer = self.unwinder.unwind(thread, exact=False)
+                yield Told.of(state, answer, self._user(answer), uniform=False, per_pc=False)
 
     def _user(self, answer: KernelStack) -> tuple[int, int] | None:
         """The user's pc and stack pointer that the walk leads to."""

@@ -30,7 +30,8 @@ def line(row: Row) -> str:
     tally = row.tally
     taken = f"{tally.steps} steps in {row.seconds:.0f} s, {tally.states} states ({tally.open} open, {tally.undecided} undecided)"
     scored = f"exact {_percent(tally.exact, tally.states)}, reliable {_percent(tally.reliable, tally.states)}"
-    others = f"reliable and not exact {tally.reliable_inexact}, user registers {tally.user_same} same {tally.user_differs} other"
+    others = f"reliable and not exact {tally.reliable_inexact}, user registers {tally.user_same} same {tally.user_differs} other, asleep "
+    others += f"{tally.asleep_exact} of {tally.asleep} exact"
     of_time = f"of time {_percent(tally.uniform_reliable, tally.uniform)}"
     text = [
         f"{row.machine}: {row.workload}: {taken}, {scored}, {of_time}, FALSE RELIABLE {tally.false_reliable}, {others}",
@@ -96,6 +97,7 @@ def _summary(total: Tally, anomalies: Counter[str]) -> list[str]:
         "reliable, of time": _percent(total.uniform_reliable, total.uniform),
         "user registers found are those that user mode was left with": f"{total.user_same} of {total.user_same + total.user_differs}",
         "outer end not seen (inner part judged)": total.open,
+        "tasks asleep when a trace ended: exact": f"{total.asleep_exact} of {total.asleep}",
         "undecided, not judged": total.undecided,
         "what the truth cannot explain": sum(anomalies.values()),
     }

@@ -47,7 +47,8 @@ class Tally:
 
     `open`: the stack's outer end was not reached within the trace, so only its inner part is judged. `undecided` states are not judged:
     their trace ended before it was known which calls are real. `user_differs`: reliable, and leads to other user registers than those
-    that user mode was left with (an exec or a signal has changed them, or they were not the right ones).
+    that user mode was left with (an exec or a signal has changed them, or they were not the right ones). `asleep`: tasks that were
+    switched away from, looked at when a trace ends.
     """
 
     steps: int = 0
@@ -60,6 +61,8 @@ class Tally:
     reliable_inexact: int = 0
     user_same: int = 0
     user_differs: int = 0
+    asleep: int = 0
+    asleep_exact: int = 0
     uniform: int = 0
     uniform_reliable: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -79,6 +82,16 @@ class Tally:
             self.note("FALSE RELIABLE", told)
         if told.per_pc:
             self._count(told, exact=is_exact(told))
+
+    def add_sleeper(self, told: Told, function: Callable[[int], Function | None]) -> None:
+        """Count the stack of a task that was switched away from."""
+        self.asleep += 1
+        self.asleep_exact += is_exact(told)
+        if told.reliable and not is_sound(told, function):
+            self.false_reliable += 1
+            self.note("FALSE RELIABLE", told)
+        elif not told.reliable:
+            self.note("asleep, not reliable", told)
 
     def note(self, what: str, told: Told) -> None:
         """Keep a state to be shown."""
@@ -122,11 +135,14 @@ def is_exact(told: Told) -> bool:
     """Whether the reported addresses are the true list, as far as it is known."""
     truth = told.state.truth()
     callers = told.ips[1:] if told.state.base.closed else told.ips[1 : len(truth) + 1]
-    return len(callers) == len(truth) and all(ip in {entry.ra, entry.landing} for ip, entry in zip(callers, truth, strict=True))
+    right = told.ips[0] == told.state.pc and len(callers) == len(truth)
+    return right and all(ip in {entry.ra, entry.landing} for ip, entry in zip(callers, truth, strict=True))
 
 
 def is_sound(told: Told, function: Callable[[int], Function | None]) -> bool:
     """Whether every function that will be returned to is reported, in order."""
+    if told.ips[0] != told.state.pc:
+        return False
     reported = [function(ip if exact else ip - 1) for ip, exact in zip(told.ips, told.exact, strict=True)]
     index = 1
     for entry in told.state.truth():

@@ -166,7 +166,6 @@ class Stepper:
         if before.user:
             self._leave_user_mode()
         elif operation is Operation.STRING and self._repeats >= _REPEATS:
-            self.unseen += 1
             self._run_to(before.pc + size)
         else:
             self._countdown -= 1
@@ -205,6 +204,7 @@ class Stepper:
             self.stub.run(pc)
             if self._look() == Instant(pc, sp, user=False):
                 return
+            self.unseen += 1
             self.stub.step(interrupts=False)
         self.lost = True
 

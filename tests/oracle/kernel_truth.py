@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -167,6 +167,13 @@ class Tracker:
     def state(self, pc: int) -> State:
         """The present moment."""
         return State(pc, self.steps, tuple(reversed(self.chain.entries)), self.chain.base, len(self.chain.base.found))
+
+    def asleep(self) -> Iterator[tuple[int, State]]:
+        """The tasks that were switched away from: their stack pointer, and their state (its pc: where they will return to)."""
+        for chain, sp in self._tasks.values():
+            if chain.entries and all(self._in_place(entry) for entry in chain.entries):
+                *outer, top = chain.entries
+                yield sp, State(top.ra, self.steps, tuple(reversed(outer)), chain.base, len(chain.base.found))
 
     def forget_tasks(self) -> None:
         """Other tasks have run unseen."""

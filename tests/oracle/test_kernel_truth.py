@@ -217,6 +217,19 @@ def test_each_task_has_its_own_list() -> None:
     assert not other.base.closed
 
 
+def test_a_task_that_was_switched_away_from_is_asleep_with_its_list() -> None:
+    machine = Machine()
+    machine.enter()
+    outer = machine.call(TEXT + 0x100)
+    inner = machine.call(TEXT + 0x200)
+    sp = machine.at.sp
+    machine.go(NOP, machine.at.pc + 4, OTHER_TOP - 0x400)
+    ((left, state),) = machine.tracker.asleep()
+    assert (sp, inner, [outer]) == (left, state.pc, truth(state))
+    machine.words[sp] = 0
+    assert [] == list(machine.tracker.asleep())
+
+
 def test_a_stack_that_another_task_was_given_has_no_old_entries() -> None:
     """A task ends in the scheduler; a new one gets its stack, and is started at the same depth."""
     machine = Machine()
