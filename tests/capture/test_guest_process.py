@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from unspool.capture.guest_channel import TimedOut
-from unspool.capture.guest_process import MAX_READ, Decoder, DecoderDied, Handler
+from unspool.capture.guest_process import LONGEST_READ, MAX_READ, Decoder, DecoderDied, Handler
 from unspool.model.memory import Bytes, Memory
 
 Start = Callable[..., Decoder]
@@ -42,9 +42,11 @@ def test_it_answers_values_bytes_and_nothing(start: Start) -> None:
 
 
 def test_it_reads_memory_through_its_parent(start: Start) -> None:
-    """Absent memory is None, and a read that is too long is not even asked for."""
+    """Absent memory is None, and a read that is too long is not even asked for; a long one comes in pieces."""
     decoder = start(lambda memory, request: [list(memory.read(*place) or b"") for place in request["places"]])  # type: ignore[misc]
-    assert [[1, 2], [], []] == decoder.ask({"places": [[0x1001, 2], [0x9000, 1], [0x1000, MAX_READ + 1]]}, 60)
+    assert [[1, 2], [], []] == decoder.ask({"places": [[0x1001, 2], [0x9000, 1], [0x1000, LONGEST_READ + 1]]}, 60)
+    long = start(lambda memory, _: len(memory.read(0, 2 * MAX_READ + 1) or b""), Bytes(0, bytes(3 * MAX_READ)))
+    assert 2 * MAX_READ + 1 == long.ask({}, 60)
 
 
 def test_it_has_no_privileges(start: Start) -> None:

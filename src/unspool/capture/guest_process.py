@@ -17,6 +17,8 @@ from unspool.model.memory import Memory
 
 MAX_READ = 1 << 20
 """Bytes of guest memory that one request of the decoder's may ask for."""
+LONGEST_READ = 64 << 20
+"""Bytes that one read of the decoder's may have; it asks for them piece by piece."""
 MAX_READS = 2_000_000
 """Reads that the decoder may ask for while it works on one request."""
 READ = struct.Struct("<QI")
@@ -124,11 +126,17 @@ class AskedMemory:
 
     def read(self, address: int, size: int) -> bytes | None:
         """The bytes, None where there are none."""
-        if size > MAX_READ or not 0 <= address < 1 << 64 or size <= 0:
+        if not 0 < size <= LONGEST_READ or not 0 <= address <= (1 << 64) - size:
             return None
-        self._channel.send(Kind.READ, READ.pack(address, size))
-        message = self._channel.receive()
-        return message.body if message.kind == Kind.BYTES and len(message.body) == size else None
+        parts = []
+        for start in range(0, size, MAX_READ):
+            length = min(MAX_READ, size - start)
+            self._channel.send(Kind.READ, READ.pack(address + start, length))
+            message = self._channel.receive()
+            if message.kind != Kind.BYTES or len(message.body) != length:
+                return None
+            parts.append(message.body)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _answer(message: Message) -> object:
