@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 BUILD := build/native
 NATIVE := src/unspool/native
 
-.PHONY: help setup setup-tests native header ui check test live demo bench oracle guests clean man wheel format
+.PHONY: help setup setup-tests native header ui check test live demo bench oracle guest-oracle guests clean man wheel format
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-14s %s\n", $$1, $$2 }'
@@ -53,6 +53,9 @@ bench: setup-tests native ## ratios against peers, with spread
 
 oracle: setup-tests native ## single-step programs and score every unwinder (30 minutes)
 	$(PYTHON) tests/oracle/run.py --write docs/oracle-results.md
+
+guest-oracle: setup-tests ## single-step a guest's kernel and score the walk of its stacks (25 minutes)
+	$(PYTHON) tests/oracle/kernel_run.py --write docs/guest-oracle-results.md
 
 man: setup ## completions and the man page, in build/share (a wheel has them)
 	$(PYTHON) scripts/shell_files.py build/share

@@ -63,8 +63,8 @@ class Options:
 def main() -> int:
     """Run all machines with all workloads; 1 when a stack was called reliable that lacked a function."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=100_000, help="steps for each machine and workload")
-    parser.add_argument("--seconds", type=float, default=120.0, help="and at most so long")
+    parser.add_argument("--steps", type=int, default=60_000, help="steps for each machine and workload")
+    parser.add_argument("--seconds", type=float, default=30.0, help="and about so long at most")
     parser.add_argument("-k", "--per-pc", type=int, default=2, help="states for each instruction, machine and workload")
     parser.add_argument("--only", default="", help="machines and workloads ('machine: workload') whose name holds the text")
     parser.add_argument("--write", type=Path, help="the page to write")
@@ -76,8 +76,8 @@ def main() -> int:
         for machine, workload in wanted(options):
             rows.append(score(machine, workload, initramfs, options))
             print(line(rows[-1]), flush=True)
-    if arguments.write:
-        arguments.write.write_text(document(rows, options.per_pc))
+            if arguments.write:
+                arguments.write.write_text(document(rows, options.per_pc))
     return int(any(row.tally.false_reliable for row in rows))
 
 
