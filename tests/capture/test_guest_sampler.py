@@ -64,6 +64,7 @@ class _Decoder(Decoder):
     """Answers from a list by operation, the last one for ever; an exception in it is raised, `late` once before its answer."""
 
     def __init__(self, source: _Source, **answers: Sequence[Any]) -> None:
+        self._pid = 0
         self.source = source
         self.answers = {name: list(items) for name, items in answers.items()}
         self.closed = False

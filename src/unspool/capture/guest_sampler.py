@@ -16,6 +16,7 @@ from unspool.capture.guest_budget import Budget, Limits
 from unspool.capture.guest_channel import TimedOut
 from unspool.capture.guest_files import FileQueue
 from unspool.capture.guest_idle import any_state
+from unspool.capture.guest_priority import at_once
 from unspool.capture.guest_process import Decoder, DecoderDied
 from unspool.capture.guest_wire import (
     MAX_NAMES,
@@ -175,7 +176,9 @@ class GuestSampler:
         found: list[_Taken] = []
         late: tuple[int, int] | None = None
         begun = ended = 0.0
-        with contextlib.ExitStack() as holds:
+        # Without a snapshot nothing stands still, and nothing bounds the wait.
+        urgent = at_once(0, decoder.pid) if self.source.snapshot else contextlib.nullcontext()
+        with urgent, contextlib.ExitStack() as holds:
             # Called last, when everything was let go.
             for vcpu in vcpus:
                 state = holds.enter_context(self.source.hold(vcpu))
