@@ -56,4 +56,4 @@ if [ ! -x .venv/bin/python ] || [ "$(cat $stamp 2>/dev/null)" != "$wanted" ]; th
   chmod +x .venv/bin/unspool
   echo "$wanted" >$stamp
 fi
-if [ "${1:-}" = --tests ]; then scripts/export-peers.sh; fi
+if [ "${1:-}" = --tests ]; then scripts/export-peers.sh; scripts/page-tools.sh; fi

@@ -1,0 +1,142 @@
+// What the page computes without a browser, held against the plain way to say it. Run by `npm test`; Chromium's part is in tests/web.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { TreeData } from "../src/api";
+import { Boxes } from "../src/boxes";
+import { changeColour } from "../src/palette";
+import { exactly, file, matcher, percent, points, unpattern } from "../src/words";
+
+interface Call { name: string; own: number; calls: Call[] }
+const call = (name: string, own: number, ...calls: Call[]): Call => ({ name, own, calls });
+const total = (one: Call): number => one.own + one.calls.reduce((sum, next) => sum + total(next), 0);
+
+// The columns that the server sends, level by level; `parent` is how many boxes back the caller stands.
+function columns(root: Call, kinds: Record<string, string> = {}): TreeData {
+  const order: { one: Call; parent: number }[] = [{ one: root, parent: 0 }];
+  for (let at = 0; at < order.length; at++) for (const next of order[at]!.one.calls) order.push({ one: next, parent: at });
+  const name = [...new Set(order.map(({ one }) => one.name))];
+  return {
+    name, module: name.map(() => "/bin/a"), kind: name.map((each) => kinds[each] ?? "program"), place: name.map(() => ""),
+    parent: order.map(({ parent }, at) => (at ? at - parent : 0)), function: order.map(({ one }) => name.indexOf(one.name)),
+    own: order.map(({ one }) => one.own), total: order.map(({ one }) => total(one)), left_out: 0,
+  };
+}
+
+const TREE = call("all", 0, call("main", 1, call("read", 4), call("parse", 2, call("read", 3))), call("idle", 5));
+
+// Numbers that look random and are the same at every run (Numerical Recipes, section 7.1: a linear congruential generator).
+function random(seed: number): (below: number) => number {
+  let state = seed;
+  return (below) => { state = (Math.imul(state, 1664525) + 1013904223) >>> 0; return Math.floor((state / 2 ** 32) * below); };
+}
+function grown(next: (below: number) => number, depth: number): Call {
+  const calls = depth ? Array.from({ length: next(4) }, () => grown(next, depth - 1)) : [];
+  return call(`f${next(6)}`, next(5) + (calls.length ? 0 : 1), ...calls);
+}
+
+test("boxes lie side by side within their caller, and each level is one run", () => {
+  for (let seed = 0; seed < 200; seed++) {
+    const boxes = new Boxes(columns(grown(random(seed), 6)));
+    for (let box = 1; box < boxes.count; box++) {
+      const above = boxes.parent[box]!;
+      assert.equal(boxes.depth[box], boxes.depth[above]! + 1);
+      assert.ok(boxes.left[box]! >= boxes.left[above]!);
+      assert.ok(boxes.left[box]! + boxes.total[box]! <= boxes.left[above]! + boxes.total[above]!);
+      if (boxes.parent[box - 1] === above && box - 1 > 0) assert.equal(boxes.left[box], boxes.left[box - 1]! + boxes.total[box - 1]!);
+    }
+    for (let level = 0; level < boxes.rows; level++)
+      for (let box = boxes.levels[level]!; box < boxes.levels[level + 1]!; box++) assert.equal(boxes.depth[box], level);
+  }
+});
+
+test("the box under a place is the one that covers it", () => {
+  for (let seed = 0; seed < 100; seed++) {
+    const boxes = new Boxes(columns(grown(random(seed), 5)));
+    for (let level = -1; level <= boxes.rows; level++)
+      for (let place = 0.5; place < boxes.whole; place++) {
+        const all = Array.from({ length: boxes.count }, (_, box) => box);
+        const wanted = all.find((box) => boxes.depth[box] === level && boxes.left[box]! <= place && place < boxes.left[box]! + boxes.total[box]!);
+        assert.equal(boxes.at(level, place), wanted ?? -1);
+      }
+  }
+});
+
+test("a sample that matches twice counts once", () => {
+  const boxes = new Boxes(columns(TREE));
+  boxes.search(matcher("main")!);
+  assert.equal(boxes.matched, 10);
+  boxes.search((name) => name === "read" || name === "parse");
+  assert.equal(boxes.matched, 4 + 5);
+  boxes.search(null);
+  assert.equal(boxes.matched, 0);
+  assert.equal(boxes.hits, null);
+});
+
+test("what stands on a mark is suspect", () => {
+  const boxes = new Boxes(columns(call("all", 0, call("cut", 0, call("main", 2)), call("main", 3)), { cut: "mark" }));
+  const suspect = Array.from({ length: boxes.count }, (_, box) => `${boxes.name(box)}${boxes.suspect[box] ? "!" : ""}`);
+  assert.deepEqual(suspect, ["all", "cut!", "main", "main!"]);
+});
+
+test("a box is found again in a tree that has grown", () => {
+  const before = new Boxes(columns(TREE));
+  const later = new Boxes(columns(call("all", 0, call("exec", 9), call("idle", 5), call("main", 1, call("parse", 2, call("read", 30)), call("read", 4)))));
+  for (let box = 0; box < before.count; box++) {
+    const found = later.same(before, box);
+    const way = (boxes: Boxes, at: number): string => (at > 0 ? `${way(boxes, boxes.parent[at]!)};${boxes.name(at)}` : "");
+    assert.equal(way(later, found), way(before, box));
+  }
+  const gone = new Boxes(columns(call("all", 0, call("main", 1))));
+  assert.equal(gone.name(gone.same(before, before.count - 1)), "main");
+});
+
+test("the caller of two boxes holds both", () => {
+  const boxes = new Boxes(columns(TREE));
+  for (let one = 0; one < boxes.count; one++)
+    for (let other = 0; other < boxes.count; other++) {
+      const up = (at: number): number[] => (at > 0 ? [at, ...up(boxes.parent[at]!)] : [0]);
+      assert.equal(boxes.common(one, other), up(other).find((at) => up(one).includes(at)));
+    }
+});
+
+test("a search is text, or an expression between slashes", () => {
+  assert.equal(matcher(""), null);
+  assert.equal(matcher("/[/"), undefined);
+  assert.equal(matcher("READ")!("pread64"), true);
+  assert.equal(matcher("/^read/")!("pread64"), false);
+  assert.equal(matcher("a.c")!("abc"), false);
+});
+
+test("a value as a pattern is that value again", () => {
+  for (const value of ["/usr/bin/[", "a*b?c", "[[]", "plain", ""]) assert.equal(unpattern(exactly(value)), value);
+  assert.equal(exactly("a*b"), "a[*]b");
+});
+
+test("numbers and names as people read them", () => {
+  assert.equal(percent(1, 3), "33.33 %");
+  assert.equal(percent(1, 0), "-");
+  assert.equal(points(-0.0125), "\u22121.25");
+  assert.equal(file("/usr/lib/libc.so.6"), "libc.so.6");
+  assert.equal(file("/"), "/");
+});
+
+test("more and less have colours of their own, and nothing has none", () => {
+  for (const dark of [false, true]) {
+    assert.notEqual(changeColour(0.5, dark), changeColour(-0.5, dark));
+    assert.equal(changeColour(0, dark), changeColour(0.0001, dark));
+    assert.equal(changeColour(9, dark), changeColour(1, dark));
+  }
+});
+
+test("the address holds the state, and gives it back", async () => {
+  // state.ts listens to a window; a few words of one are enough here.
+  Object.assign(globalThis, { window: { addEventListener() {} }, location: { hash: "" } });
+  const { State } = await import("../src/state");
+  const state = new State(new URLSearchParams("view=table&comm=a%26b&search=%2Fx%2F"));
+  assert.equal(state.view, "table");
+  assert.deepEqual(state.filter(), [["comm", "a&b"]]);
+  const several = state.with({ guest: ["web", "db"], view: null });
+  assert.equal(several.view, "flame");
+  assert.deepEqual(new State(new URLSearchParams(several.text())).filter(), [["comm", "a&b"], ["guest", "web"], ["guest", "db"]]);
+  assert.equal(state.hasFilter && !state.with({ comm: null }).hasFilter, true);
+});
