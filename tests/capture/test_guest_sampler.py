@@ -202,6 +202,14 @@ def test_a_reboot_is_another_generation() -> None:
     assert {"ab", "cd"} == {module.build_id for _, stack in seen.samples for module in stack.modules.values()}
 
 
+def test_a_kernel_that_is_found_again_is_the_same_generation() -> None:
+    """A moment at which nothing led to it is no reboot."""
+    source = _Source(STATE)
+    decoder = _Decoder(source, discover=[FOUND, FOUND | {"same_boot": True}], sample=[stack_to_wire(STACK), LOST, stack_to_wire(STACK)])
+    _, seen = sampled(source, decoder, rounds=8)
+    assert [1, 1] == seen.kernels
+
+
 def test_a_guest_without_a_kernel_is_looked_at_again() -> None:
     source = _Source(STATE)
     decoder = _Decoder(source, discover=[{"failed": "not in long mode"}, FOUND])

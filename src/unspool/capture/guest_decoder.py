@@ -25,6 +25,7 @@ from unspool.targets.guest.registers import VcpuState
 from unspool.targets.guest.tasks import Task
 
 _LOST = {"failed": "the guest runs another kernel now, or is being started anew", "lost": True}
+_NOT_STARTED = {"failed": "the vCPU is not in long mode"}
 _WARM_TASKS = 64
 _UNKNOWN: dict[str, object] = {"failed": "no kernel was found yet", "lost": True}
 
@@ -54,6 +55,7 @@ class GuestDecoder:
         self._symbols = symbols
         self._cache = KernelCache()
         self._kernel: GuestKernel | None = None
+        self._last: GuestKernel | None = None
         self._placement: Placement | None = None
         self._stacks: GuestStacks | None = None
         self._tasks: dict[int, Task] = {}
@@ -83,7 +85,9 @@ class GuestDecoder:
             kernel = self._by_file(state, self._symbols)
         if isinstance(kernel, Unreadable):
             return {"failed": kernel.reason}
-        self._kernel, self._placement = kernel, placement
+        same_boot = self._last is not None and _is_continued(self._last, kernel)
+        self._kernel = self._last = kernel
+        self._placement = placement
         self._stacks = GuestStacks(kernel)
         return {
             "release": kernel.release,
@@ -91,6 +95,7 @@ class GuestDecoder:
             "build_id": kernel.build_id,
             "base": kernel.base,
             "symbols": len(kernel.symbols),
+            "same_boot": same_boot,
         }
 
     def _by_file(self, state: VcpuState, symbols: bytes) -> GuestKernel | Unreadable:
@@ -103,6 +108,9 @@ class GuestDecoder:
         state = state_of(request["state"])
         if self._kernel is None or self._stacks is None:
             return _UNKNOWN
+        if not state.long_mode:
+            # The processor waits to be started, or was reset: whether the kernel is gone shows when it runs again.
+            return _NOT_STARTED
         self._stacks.forget()
         if not self._is_same(state, self._kernel):
             return _LOST
@@ -130,7 +138,7 @@ class GuestDecoder:
         After a reset the old kernel's bytes are still in memory: so the vCPU's own page tables must lead to it, too.
         """
         placement = self._placement
-        if placement is None or not state.long_mode:
+        if placement is None:
             return False
         wanted = placement.physical(kernel.base)
         # With page table isolation the table of user mode is the page behind the kernel's (arch/x86/include/asm/pgtable.h).
@@ -170,3 +178,11 @@ class GuestDecoder:
             return {"failed": "there is no such task"}
         stack = self._stacks.of_task(task, stopped=request["stopped"])
         return {"failed": "it runs on a CPU, or has no stack any more"} if stack is None else stack_to_wire(stack)
+
+
+def _is_continued(before: GuestKernel, now: GuestKernel) -> bool:
+    """Whether a kernel that was lost and one that was found are the same, in the same boot."""
+    if (before.base, before.build_id) != (now.base, now.build_id):
+        return False
+    before.forget()
+    return before.same_boot()

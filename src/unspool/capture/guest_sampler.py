@@ -259,7 +259,7 @@ class GuestSampler:
             self._retry_at = time.monotonic() + RETRY_SECONDS
             return
         self._kernel = found
-        self.generation += 1
+        self.generation += not found.same_boot
         if self._running:
             self.outlet.kernel(self.generation, found)
         # What is done for the first time takes long: not while the guest is held. The answer is of no moment, and is thrown away.

@@ -90,13 +90,14 @@ class GuestStack:
 
 @dataclass(frozen=True, slots=True)
 class KernelFound:
-    """The kernel that runs in the guest."""
+    """The kernel that runs in the guest; `same_boot`: it is the one that was lost, and it has not been started anew."""
 
     release: str
     version: str
     build_id: str
     base: int
     symbols: int
+    same_boot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,8 @@ def checked_kernel(answer: object) -> KernelFound | Failed:
     if "failed" in fields:
         return _failed(fields)
     words = [_text(fields.get(name)) for name in ("release", "version", "build_id")]
-    return KernelFound(words[0], words[1], words[2], _number(fields.get("base"), _WORD), _number(fields.get("symbols"), _WORD))
+    base, symbols = (_number(fields.get(name), _WORD) for name in ("base", "symbols"))
+    return KernelFound(words[0], words[1], words[2], base, symbols, same_boot=fields.get("same_boot") is True)
 
 
 def checked_names(answer: object, count: int) -> list[tuple[str, int] | None]:
