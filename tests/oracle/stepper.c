@@ -17,65 +17,23 @@
 #include <stdlib.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
-#include <sys/uio.h>
-#include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "records.h"
-#include "pending.h"
+#include "stepped.h"
+#include "snapshot.h"
 
 #define MAX_THREADS 256
-#define PCS (1 << 22)           /* distinct instructions that may be counted, a power of two */
-#define MAX_STACK (1 << 20)     /* a state with more stack than this is skipped and counted */
-#define JUMP_STEPS 5000         /* a jump that has not landed after so many steps was none we understand */
+#define JUMP_STEPS 5000 /* a jump that has not landed after so many steps was none we understand */
 #define SIGFRAME_PC 176 /* struct rt_sigframe, arch/x86: uc.uc_mcontext.rip, counted from the first stack pointer of the handler */
 #define SIGFRAME_SP 168
 #define NO_SUCH_SYSCALL 183 /* afs_syscall, never implemented */
-#define FLAG_UNIFORM 1
-#define FLAG_IN_JUMP 2
-#define FLAG_PER_PC 4
-#define FLAG_ENTERED 8
 
-enum insn { INSN_UNKNOWN, INSN_OTHER, INSN_CALL, INSN_RET, INSN_JUMP_REG, INSN_SYSCALL };
-
-struct place {
-    uint64_t pc;
-    uint32_t generation;
-    uint8_t insn;
-    uint8_t samples;
-    uint64_t hits;
-};
-
-struct map {
-    uint64_t start, end;
-};
-
-struct thread {
-    int tid;
-    int fresh; /* not seen stopped yet */
-    int injected;
-    struct user_regs_struct regs;
-    struct context *context;
-    struct jump jump;
-    uint64_t stack_start, stack_end;
-};
-
-static struct place *places;
-static uint64_t places_used;
-static struct map maps[65536];
-static int map_count;
-static int maps_dirty = 1, maps_changed = 1;
-static uint32_t generation = 1;
-static char *maps_text, *maps_written;
-static size_t maps_size, maps_room, maps_written_size;
 static struct thread threads[MAX_THREADS];
 static int thread_count;
 static struct context *suspended;
-static uint64_t syscall_pc;
-static int leader;
-static uint64_t initial_sp, steps, states, skipped, in_jump_states, lost_jumps;
+static uint64_t initial_sp, lost_jumps;
 static uint64_t option_uniform, option_max = 20000000, entry_point;
 static int option_k = 2, option_seconds = 600, option_entry, option_probed, option_enter;
 
@@ -95,228 +53,6 @@ void put_fate(uint64_t id, enum fate fate, uint64_t landing, int outermost)
     add_u32(&payload, fate);
     add_u32(&payload, (uint32_t)outermost);
     put_payload(RECORD_FATE);
-}
-
-static int peek(uint64_t address, void *to, size_t size)
-{
-    struct iovec local = {to, size}, remote = {(void *)address, size};
-    return process_vm_readv(leader, &local, 1, &remote, 1, 0) == (ssize_t)size;
-}
-
-static uint64_t word_at(uint64_t address)
-{
-    uint64_t value = 0;
-    peek(address, &value, 8);
-    return value;
-}
-
-/* ---- mappings ---- */
-
-static void read_maps(void)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/maps", leader);
-    FILE *f = fopen(path, "r");
-    maps_size = 0;
-    map_count = 0;
-    if (!f)
-        return;
-    for (;;) {
-        if (maps_room - maps_size < 65536)
-            maps_text = realloc(maps_text, maps_room = maps_room * 2 + 131072);
-        size_t got = fread(maps_text + maps_size, 1, maps_room - maps_size - 1, f);
-        if (!got)
-            break;
-        maps_size += got;
-    }
-    fclose(f);
-    maps_text[maps_size] = 0;
-    for (char *line = maps_text; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
-        unsigned long long start, end;
-        if (sscanf(line, "%llx-%llx", &start, &end) == 2 && map_count < 65536)
-            maps[map_count++] = (struct map){start, end};
-    }
-    maps_dirty = 0;
-    maps_changed = 1;
-}
-
-static struct map *map_of(uint64_t address)
-{
-    for (int attempt = 0; attempt < 2; attempt++) {
-        if (maps_dirty || attempt)
-            read_maps();
-        for (int i = 0; i < map_count; i++)
-            if (address >= maps[i].start && address < maps[i].end)
-                return &maps[i];
-    }
-    return NULL;
-}
-
-static void put_maps(void)
-{
-    if (maps_dirty)
-        read_maps();
-    maps_changed = 0;
-    if (maps_written_size == maps_size && !memcmp(maps_written, maps_text, maps_size))
-        return;
-    maps_written = realloc(maps_written, maps_size + 1);
-    memcpy(maps_written, maps_text, maps_size);
-    maps_written_size = maps_size;
-    put(RECORD_MAPS, maps_text, maps_size);
-}
-
-/* ---- instructions ---- */
-
-static enum insn decode(uint64_t pc)
-{
-    uint8_t b[16] = {0};
-    if (!peek(pc, b, 16) && !peek(pc, b, 4) && !peek(pc, b, 1))
-        return INSN_OTHER;
-    int i = 0;
-    while (i < 8 && (b[i] == 0x66 || b[i] == 0x67 || b[i] == 0xf2 || b[i] == 0xf3 || b[i] == 0x2e || b[i] == 0x36 || b[i] == 0x3e ||
-                     b[i] == 0x26 || b[i] == 0x64 || b[i] == 0x65))
-        i++;
-    if ((b[i] & 0xf0) == 0x40)
-        i++;
-    if (b[i] == 0xe8)
-        return INSN_CALL;
-    if (b[i] == 0xc3 || b[i] == 0xc2)
-        return INSN_RET;
-    if (b[i] == 0x0f && b[i + 1] == 0x05)
-        return INSN_SYSCALL;
-    if (b[i] != 0xff)
-        return INSN_OTHER;
-    int reg = b[i + 1] >> 3 & 7;
-    return reg == 2 ? INSN_CALL : reg == 4 ? INSN_JUMP_REG : INSN_OTHER;
-}
-
-static struct place *place_of(uint64_t pc)
-{
-    for (uint64_t i = pc * 0x9e3779b97f4a7c15ull >> 42;; i++) {
-        struct place *p = &places[i & (PCS - 1)];
-        if (p->pc == pc)
-            return p;
-        if (p->pc)
-            continue;
-        if (places_used++ > PCS * 3 / 4) {
-            fprintf(stderr, "stepper: too many distinct instructions\n");
-            exit(3);
-        }
-        p->pc = pc;
-        return p;
-    }
-}
-
-static enum insn insn_at(struct place *p)
-{
-    if (p->insn == INSN_UNKNOWN || p->generation != generation) {
-        p->insn = decode(p->pc);
-        if (p->insn == INSN_SYSCALL && !syscall_pc)
-            syscall_pc = p->pc; /* the loader's or the program's first one, which stays mapped */
-        p->generation = generation;
-    }
-    return p->insn;
-}
-
-/* ---- states ---- */
-
-struct range {
-    uint64_t end_of_stack, low, high;
-};
-
-static void cover(struct range *ranges, int *count, uint64_t stack_end, uint64_t low, uint64_t high)
-{
-    for (int i = 0; i < *count; i++) {
-        if (ranges[i].end_of_stack != stack_end)
-            continue;
-        if (low < ranges[i].low)
-            ranges[i].low = low;
-        if (high > ranges[i].high)
-            ranges[i].high = high;
-        return;
-    }
-    if (*count < 16)
-        ranges[(*count)++] = (struct range){stack_end, low, high};
-}
-
-static int stack_ranges(struct thread *t, struct range *ranges)
-{
-    int count = 0;
-    struct context *c = t->context;
-    uint64_t sp = t->regs.rsp & ~7ull;
-    cover(ranges, &count, t->stack_end, sp - 128, sp + 256);
-    for (int i = 0; i < c->count; i++) {
-        struct entry *e = &c->entries[i];
-        if (e->kind == KIND_LANDING || e->kind == KIND_URETPROBE)
-            continue;
-        cover(ranges, &count, e->stack_end, e->slot, e->slot + 256);
-        if (e->kind == KIND_SIGNAL)
-            cover(ranges, &count, e->interrupted_end, (e->interrupted_sp & ~7ull) - 128, (e->interrupted_sp & ~7ull) + 256);
-    }
-    if (c->base_sp)
-        cover(ranges, &count, c->stack_end, c->base_sp, c->base_sp + 256);
-    for (int i = 0; i < count; i++)
-        if (ranges[i].high > ranges[i].end_of_stack)
-            ranges[i].high = ranges[i].end_of_stack;
-    return count;
-}
-
-static void put_state(struct thread *t, uint32_t flags)
-{
-    static uint8_t *bytes;
-    static struct buffer changes;
-    struct range ranges[16];
-    int count = stack_ranges(t, ranges);
-    size_t total = 0;
-    for (int i = 0; i < count; i++)
-        total += ranges[i].high - ranges[i].low;
-    if (total > MAX_STACK || t->context->count > 100000) {
-        skipped++;
-        return;
-    }
-    maps_dirty |= option_probed;
-    if (maps_dirty || maps_changed)
-        put_maps();
-    if (!bytes)
-        bytes = malloc(MAX_STACK);
-    uint32_t runs = 0;
-    changes.size = 0;
-    for (int i = 0; i < count; i++) {
-        size_t size = ranges[i].high - ranges[i].low;
-        if (!peek(ranges[i].low, bytes, size)) {
-            ranges[i].low += 128; /* the red zone may reach below the mapping */
-            size -= 128;
-            if (!peek(ranges[i].low, bytes, size)) {
-                skipped++;
-                return;
-            }
-        }
-        runs += add_changes(&changes, ranges[i].low, bytes, size);
-    }
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    struct user_regs_struct *r = &t->regs;
-    uint64_t regs[18] = {r->rax, r->rdx, r->rcx, r->rbx, r->rsi, r->rdi, r->rbp, r->rsp, r->r8,
-                         r->r9,  r->r10, r->r11, r->r12, r->r13, r->r14, r->r15, r->rip, r->fs_base};
-    struct context *c = t->context;
-    add_u64(&payload, steps);
-    add_u64(&payload, (uint64_t)now.tv_sec * 1000000000 + now.tv_nsec);
-    add_u32(&payload, t->tid);
-    add_u32(&payload, flags | (t->jump.open ? FLAG_IN_JUMP : 0));
-    add(&payload, regs, sizeof regs);
-    add_u32(&payload, c->count);
-    add_u32(&payload, count);
-    add_u32(&payload, runs);
-    for (int i = c->count - 1; i >= 0; i--)
-        add_u64(&payload, c->entries[i].id);
-    for (int i = 0; i < count; i++) {
-        add_u64(&payload, ranges[i].low);
-        add_u64(&payload, ranges[i].high);
-    }
-    add(&payload, changes.data, changes.size);
-    put_payload(RECORD_STATE);
-    states++;
-    in_jump_states += t->jump.open;
 }
 
 static int runs_to_syscall_stop(struct thread *t)
@@ -362,8 +98,10 @@ static void sample(struct thread *t, struct place *p)
         flags |= FLAG_UNIFORM;
     if (flags && option_enter && enter_syscall(t))
         flags |= FLAG_ENTERED;
-    if (flags)
-        put_state(t, flags);
+    if (!flags)
+        return;
+    maps_dirty |= option_probed;
+    put_state(t, flags);
 }
 
 /* ---- what a step did ---- */
