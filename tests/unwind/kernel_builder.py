@@ -13,7 +13,8 @@ from unspool.model.memory import Bytes, Layered
 from unspool.model.module import AddressSpace, Mapping
 from unspool.model.registers import Registers
 from unspool.model.thread import EntryPoints, Thread
-from unspool.unwind.kernel_walk import IRQ_STACK, TASK_STACK
+from unspool.model.verdict import Stop, Verdict
+from unspool.unwind.kernel_walk import IRQ_STACK, TASK_STACK, KernelStack
 
 TEXT = 0xFFFF_FFFF_8100_0000
 TASK = 0xFFFF_C900_0001_0000
@@ -111,3 +112,36 @@ def pt_regs(ip: int, sp: int, cs: int = USER_CS, **registers: int) -> list[int]:
 
 USER = pt_regs(0x401000, 0x7FFE_0000_1000)
 """What a system call left at the top of the stack."""
+
+RETURN = 0x20
+"""Where a function goes on after its call."""
+
+
+def said(kernel: Kernel, found: KernelStack) -> tuple[list[str], Stop, Stop, int | None]:
+    """Names of the frames, the stop, the verdict's reason, the first bad frame."""
+    symbols = [kernel.symbol(frame.lookup_pc) for frame in found.stack.frames]
+    names = ["?" if symbol is None else symbol.name for symbol in symbols]
+    judgement = found.stack.judgement
+    assert (judgement.verdict is Verdict.RELIABLE) == (judgement.reason is Stop.NONE)
+    return names, found.stack.stop, judgement.reason, judgement.first_bad_frame
+
+
+def at(kernel: Kernel, name: str, offset: int = RETURN) -> int:
+    address = kernel.address(name)
+    assert address is not None
+    return address + offset
+
+
+def syscall(kernel: Kernel) -> list[int]:
+    """The words of copy <- vfs_read <- do_syscall_64 <- the entry, from copy's return address upwards."""
+    return [at(kernel, "vfs_read"), 0xB9, at(kernel, "do_syscall_64"), at(kernel, "entry_SYSCALL_64_after_hwframe"), *USER]
+
+
+def that_reads() -> Kernel:
+    """A kernel with the functions of a system call that copies what it read."""
+    kernel = Kernel()
+    kernel.function("entry_SYSCALL_64_after_hwframe", saved())
+    kernel.function("do_syscall_64", call(8))
+    kernel.function("vfs_read", call(16, bp=(OrcRegister.PREV_SP, -16)))
+    kernel.function("copy", call(8))
+    return kernel
