@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from unspool import sandbox
-from unspool.capture.guest_channel import Channel, Closed, TimedOut, pair
+from unspool.capture.guest_channel import Channel, Closed, Message, TimedOut, pair
 from unspool.capture.guest_decoder import preparation
 from unspool.capture.guest_events import CannotSample, Ended, Event, EventSender, Ready, events
 from unspool.capture.guest_opening import open_registers
@@ -164,14 +164,19 @@ def _sample(channel: Channel, machine: Machine, how: How) -> None:
 
 def _told_to_stop(channel: Channel, seconds: float) -> bool:
     """Wait so long for the recorder's word, or while it wants a pause; whether it wants the end. Closed when the recorder is gone."""
-    if not select.select([channel], [], [], seconds)[0]:
-        return False
-    word = _word(channel)
-    while word == "pause":
-        word = _word(channel)
-    return word != "start"
+    messages = channel.within(seconds)
+    paused = False
+    while True:
+        for message in messages:
+            word = _word(message)
+            if word not in {"start", "pause"}:
+                return True
+            paused = word == "pause"
+        if not paused:
+            return False
+        messages = [channel.receive()]
 
 
-def _word(channel: Channel) -> object:
-    said = channel.receive().value()
+def _word(message: Message) -> object:
+    said = message.value()
     return said.get("type") if isinstance(said, dict) else None
