@@ -9,7 +9,7 @@ import pytest
 
 from unspool.capture.features import ATTEMPTS
 from unspool.capture.frames import Tally
-from unspool.cli import record
+from unspool.cli import record, sampling_options
 from unspool.cli.main import parser_for
 from unspool.cli.recording_summary import progress_line, share, summary
 from unspool.errors import BadRequest
@@ -54,8 +54,8 @@ def test_wrong_numbers_are_wrong_usage(line: str, capsys: pytest.CaptureFixture[
 
 
 def test_spans_and_rates() -> None:
-    assert [10.0, 10.0, 0.5, 120.0, 3600.0] == [record.seconds(text) for text in ("10", "10s", "500ms", "2m", "1h")]
-    assert [99, 2000] == [record.frequency(text) for text in ("99", "2k")]
+    assert [10.0, 10.0, 0.5, 120.0, 3600.0] == [sampling_options.seconds(text) for text in ("10", "10s", "500ms", "2m", "1h")]
+    assert [99, 2000] == [sampling_options.frequency(text) for text in ("99", "2k")]
 
 
 @pytest.mark.parametrize(("line", "name"), [("-- /usr/bin/perl -e 1", "perl"), ("-p 77", "77"), ("-t 8", "8"), ("-a", "machine")])

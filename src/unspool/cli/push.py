@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unspool.cli.printable import printable
-from unspool.cli.record import FREQUENCY, Screen, frequency, numbers, seconds
+from unspool.cli.record import Screen
+from unspool.cli.sampling_options import add_duration, add_everything, add_frequency, add_pid, seconds
 from unspool.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -43,19 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ca", type=Path, metavar="FILE", help="certificates (PEM) to trust instead of the machine's")
     parser.add_argument("--retry", type=seconds, default=RETRY, metavar="TIME", help="how long a message is tried (default 5m)")
     live = parser.add_argument_group("instead of a file, what runs now")
-    live.add_argument("-a", "--all", "--all-cpus", action="store_true", dest="everything", help="every process of the machine")
-    live.add_argument(
-        "-p", "--pid", type=numbers, action="extend", default=[], metavar="PID[,PID]", help="these processes and their children"
-    )
-    live.add_argument(
-        *("-F", "--freq", "-r", "--rate"),
-        type=frequency,
-        default=FREQUENCY,
-        dest="frequency",
-        metavar="HZ",
-        help="samples a second and CPU",
-    )
-    live.add_argument("-d", "--duration", type=seconds, metavar="TIME", help="end after that long (default: no end)")
+    add_everything(live)
+    add_pid(live)
+    add_frequency(live, "samples a second and CPU")
+    add_duration(live)
     live.add_argument("--interval", type=seconds, default=INTERVAL, metavar="TIME", help="send that often (default 10s)")
 
 

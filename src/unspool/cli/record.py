@@ -15,6 +15,7 @@ from pathlib import Path
 
 from unspool.cli import live_page
 from unspool.cli.guest_options import add_guest_arguments, guest_plan
+from unspool.cli.sampling_options import add_duration, add_everything, add_frequency, add_pid, numbers
 from unspool.errors import BadRequest
 from unspool.model.verdict import PROOFS, Trust
 
@@ -29,33 +30,18 @@ EXAMPLES = """examples:
 Then: unspool report FILE
 """
 
-FREQUENCY = 99
-FREQUENCY_MAX = 50_000
-"""Samples a second and CPU; the kernel's own limit is kernel.perf_event_max_sample_rate."""
-
 METHODS = {"auto": PROOFS, "sframe": frozenset({Trust.SFRAME}), "cfi": frozenset({Trust.CFI})}
 """What --call-graph takes. perf's name for CFI, dwarf, is understood too."""
 METHODS["dwarf"] = METHODS["cfi"]
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Hands know most of them from perf, samply and py-spy."""
-    parser.add_argument(
-        "-p", "--pid", type=numbers, action="extend", default=[], metavar="PID[,PID]", help="these processes and their children"
-    )
+    add_pid(parser)
     parser.add_argument("-t", "--tid", type=numbers, action="extend", default=[], metavar="TID[,TID]", help="these threads only")
-    parser.add_argument("-a", "--all", "--all-cpus", action="store_true", dest="everything", help="every process of the machine")
-    parser.add_argument(
-        *("-F", "--freq", "-r", "--rate"),
-        type=frequency,
-        default=FREQUENCY,
-        dest="frequency",
-        metavar="HZ",
-        help="samples a second and CPU (default 99)",
-    )
-    parser.add_argument("-d", "--duration", type=seconds, metavar="TIME", help="end after that long: 10, 10s, 500ms, 2m (default: no end)")
+    add_everything(parser)
+    add_frequency(parser)
+    add_duration(parser, "end after that long: 10, 10s, 500ms, 2m (default: no end)")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="the recording (default: NAME-DATE.unspool); replaces a recording"
     )
@@ -163,51 +149,3 @@ class Screen:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
             self._shown = False
-
-
-def numbers(text: str) -> list[int]:
-    """A list of ids, as argparse takes it.
-
-    >>> numbers("12,34")
-    [12, 34]
-    """
-    return [_positive(word) for word in text.split(",")]
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        message = f"{text!r} is no number of a process or thread"
-        raise argparse.ArgumentTypeError(message)
-    return int(text)
-
-
-def frequency(text: str) -> int:
-    """Samples a second, as argparse takes it.
-
-    >>> frequency("1k")
-    1000
-    """
-    digits, factor = (text[:-1], 1000) if text.lower().endswith("k") else (text, 1)
-    value = int(digits) * factor if digits.isdecimal() else 0
-    if not 0 < value <= FREQUENCY_MAX:
-        message = f"{text!r} is no rate from 1 to {FREQUENCY_MAX} samples a second"
-        raise argparse.ArgumentTypeError(message)
-    return value
-
-
-def seconds(text: str) -> float:
-    """A time span, as argparse takes it.
-
-    >>> seconds("500ms"), seconds("2m")
-    (0.5, 120.0)
-    """
-    # "ms" is asked for before "m" and "s", because the table begins with it.
-    unit = next((unit for unit in _UNITS if text.endswith(unit)), "")
-    try:
-        value = float(text.removesuffix(unit)) * _UNITS.get(unit, 1.0)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        message = f"{text!r} is no time span: 10, 10s, 500ms, 2m"
-        raise argparse.ArgumentTypeError(message)
-    return value

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from unspool.cli.output import write_lines
 from unspool.cli.printable import printable
-from unspool.cli.record import FREQUENCY, frequency, numbers, seconds
+from unspool.cli.sampling_options import add_duration, add_everything, add_frequency, add_pid
 from unspool.errors import BadRequest, Unsupported
 
 if TYPE_CHECKING:
@@ -33,19 +33,10 @@ TOP = 30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("-a", "--all", "--all-cpus", action="store_true", dest="everything", help="every process (the default)")
-    parser.add_argument(
-        "-p", "--pid", type=numbers, action="extend", default=[], metavar="PID[,PID]", help="these processes and their children"
-    )
-    parser.add_argument(
-        *("-F", "--freq", "-r", "--rate"),
-        type=frequency,
-        default=FREQUENCY,
-        dest="frequency",
-        metavar="HZ",
-        help="samples a second and CPU (default 99)",
-    )
-    parser.add_argument("-d", "--duration", type=seconds, metavar="TIME", help="end after that long (default: no end; 5s with --once)")
+    add_everything(parser, "every process (the default)")
+    add_pid(parser)
+    add_frequency(parser)
+    add_duration(parser, "end after that long (default: no end; 5s with --once)")
     parser.add_argument("--once", action="store_true", help="print one table as text")
     parser.add_argument("-n", "--top", type=int, default=TOP, metavar="N", help=f"how many functions the text has (default {TOP})")
 
