@@ -54,6 +54,25 @@ def test_a_damaged_file_is_an_error_not_a_crash(tmp_path: Path) -> None:
         open_recording(path)
 
 
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+def test_damage_anywhere_is_an_error_not_a_traceback(damage: str, tmp_path: Path) -> None:
+    """DuckDB reads a block when a query needs it: the damage may show long after the file was opened."""
+    whole = small(tmp_path / "a.unspool").read_bytes()
+    path = tmp_path / "b.unspool"
+    errors = []
+    # Three headers of 4 KB, then blocks of 256 KB (DuckDB's storage format).
+    for block in range(3 * 4096, len(whole), 256 * 1024):
+        at = block + 1000
+        path.write_bytes(whole[:at] if damage == "cut" else whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            with open_recording(path) as recording:
+                load(recording)
+        except RecordingError as error:
+            errors.append(str(error))
+    assert len(errors) > 1
+    assert all("cannot be read" in error or "is damaged" in error for error in errors), errors
+
+
 def test_a_recording_that_is_being_written_is_read_as_a_copy(tmp_path: Path) -> None:
     """The writer goes on undisturbed, and the copy holds what was committed."""
     with Writer(tmp_path / "a.unspool", HEADER) as writer:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from unspool.cli.output import write_lines
 from unspool.cli.printable import printable
 from unspool.errors import BadRequest
-from unspool.store.reader import open_recording
+from unspool.store.reader import DAMAGED, is_damage, open_recording
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
             write_lines(_json(names, rows) if arguments.json else _csv(names, rows) if arguments.csv else _table(names, rows))
         except duckdb.Error as error:
             hint = '"SHOW TABLES" names the tables, "DESCRIBE samples" the columns of one; docs/recording.md explains them.'
+            if is_damage(error):
+                hint = DAMAGED
             raise BadRequest("\n".join(printable(line) for line in str(error).strip().splitlines()), hint=hint) from None
     return 0
 

@@ -29,6 +29,8 @@ CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 COPY_ATTEMPTS = 20
 LOST = "lost"
+DAMAGED = "The recording is damaged. Was it copied whole?"
+"""The hint where a part of the file cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,15 @@ class Recording:
         return sum(value for name, value in self.counters().items() if name == LOST or name.startswith(LOST + "-"))
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a query that this program wrote."""
-        return self.connection.execute(sql, list(parameters)).fetchall()
+        """The rows of a query that this program wrote; RecordingError when the file is damaged where it looks."""
+        import duckdb
+
+        try:
+            return self.connection.execute(sql, list(parameters)).fetchall()
+        except duckdb.Error as error:
+            if not is_damage(error):
+                raise
+            raise RecordingError(f"{self.path} cannot be read: {str(error).splitlines()[0]}", hint=DAMAGED) from error
 
     def close(self) -> None:
         """Let go of the file; remove the copy if there is one."""
@@ -151,6 +160,13 @@ def _open_or_copy(path: Path) -> Recording:
     except BaseException:
         directory.cleanup()
         raise
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether DuckDB found the file unreadable, and not the query wrong: a checksum (a plain Error), an end too early, its own asserts."""
+    import duckdb
+
+    return type(error) is duckdb.Error or isinstance(error, (duckdb.IOException, duckdb.FatalException, duckdb.InternalException))
 
 
 def _is_busy(error: Exception) -> bool:
