@@ -59,6 +59,18 @@ def test_a_command_that_is_not_there_is_said_at_once() -> None:
     assert 127 == caught.value.exit_status
 
 
+def test_what_is_there_but_no_program_is_said_as_a_shell_says_it(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.touch(mode=0o644)
+    for path, why in ((text, "Permission denied"), (tmp_path, "Is a directory")):
+        with pytest.raises(CommandFailed, match=why) as caught:
+            Command([str(path)])
+        assert 126 == caught.value.exit_status
+    with pytest.raises(CommandFailed) as caught:
+        Command([str(tmp_path / "none")])
+    assert 127 == caught.value.exit_status
+
+
 def test_a_file_that_is_no_program_is_said_at_the_release(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.write_bytes(b"\x7fELF")

@@ -25,6 +25,12 @@ def test_a_table_is_aligned(recording: str, capsys: pytest.CaptureFixture[str]) 
     assert expected == capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.parametrize("sql", ["", " ", ";", "-- nothing"])
+def test_an_empty_query_is_refused(sql: str, recording: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 1 == main(["query", recording, "--", sql])
+    assert "the SQL is empty" in capsys.readouterr().err
+
+
 def test_json_holds_every_kind_of_value(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
     sql = "SELECT 1 AS a, 2 AS a, 1.5::DOUBLE AS b, 'nan'::DOUBLE AS c, [1, 2] AS d, {'x': 1.25} AS e, NULL AS f, DATE '2026-01-02' AS g"
     sql += ", '\u20ac' AS h"

@@ -39,7 +39,7 @@ def test_all_behind_the_command_is_the_commands(line: str) -> None:
     assert (("perf", "stat", "-a"), False) == (record.checked_command(arguments), arguments.everything)
 
 
-@pytest.mark.parametrize("line", ["", "-a -p 1", "-t 1 -p 2", "-t 1 -- true"])
+@pytest.mark.parametrize("line", ["", "-a -p 1", "-t 1 -p 2", "-t 1 -- true", "-a -o -"])
 def test_what_contradicts_itself_is_refused_with_a_hint(line: str) -> None:
     with pytest.raises(BadRequest) as caught:
         record.checked_command(parsed(line))
@@ -50,7 +50,8 @@ def test_what_contradicts_itself_is_refused_with_a_hint(line: str) -> None:
 def test_wrong_numbers_are_wrong_usage(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed(line)
-    assert "error: argument" in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()
+    assert ("unspool record: error: argument", "hint: `unspool record --help` shows the options and examples.") == (said[0][:31], said[1])
 
 
 def test_spans_and_rates() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
 import shutil
@@ -10,6 +11,7 @@ import signal
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from unspool.capture.proc import read_file
 from unspool.errors import NoSuchTarget, NotPermitted, UnspoolError
@@ -51,10 +53,10 @@ class Command:
     """A child process that has not run its program yet: `release` lets it. Its standard streams are ours."""
 
     def __init__(self, arguments: Sequence[str], *, user: User | None = None) -> None:
-        """Fork the child, to run as `user` (default: as we are); CommandFailed when there is no such program."""
+        """Fork the child, to run as `user` (default: as we are); CommandFailed when there is no such program, or it is none."""
         path = shutil.which(arguments[0])
         if path is None:
-            raise CommandFailed(f"there is no command {arguments[0]!r}", hint="Give its path, or put its directory into PATH.")
+            raise _not_found(arguments[0])
         self.arguments = tuple(arguments)
         gate, self._gate = os.pipe2(os.O_CLOEXEC)
         self._failure, failure = os.pipe2(os.O_CLOEXEC)
@@ -79,9 +81,7 @@ class Command:
         answer = os.read(self._failure, _ERRNO.size)
         if len(answer) == _ERRNO.size:
             self.wait()
-            error = CommandFailed(f"{self.arguments[0]!r} cannot be executed: {os.strerror(_ERRNO.unpack(answer)[0])}")
-            error.exit_status = NOT_EXECUTABLE
-            raise error
+            raise _not_executable(self.arguments[0], _ERRNO.unpack(answer)[0])
 
     def poll(self) -> int | None:
         """The exit status as a shell gives it (128 + signal when one ended it), None while it runs."""
@@ -112,6 +112,20 @@ class Command:
             if descriptor >= 0:
                 os.close(descriptor)
         self.pidfd = self._failure = -1
+
+
+def _not_found(name: str) -> CommandFailed:
+    """The error as a shell tells it: a file that may not be executed is there."""
+    if "/" not in name or not os.path.lexists(name):
+        return CommandFailed(f"there is no command {name!r}", hint="Give its path, or put its directory into PATH.")
+    number = errno.EISDIR if Path(name).is_dir() else errno.EACCES
+    return _not_executable(name, number)
+
+
+def _not_executable(name: str, number: int) -> CommandFailed:
+    error = CommandFailed(f"{name!r} cannot be executed: {os.strerror(number)}")
+    error.exit_status = NOT_EXECUTABLE
+    return error
 
 
 def _shell_status(status: int) -> int:

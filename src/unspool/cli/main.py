@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NoReturn
 
 import unspool
 from unspool.errors import UnspoolError
@@ -42,10 +43,18 @@ def load(command: str) -> ModuleType:
     return importlib.import_module(f"unspool.cli.{command.replace('-', '_')}")
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in two lines: the usage of `record` alone has twenty."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with status 2."""
+        self.exit(USAGE, f"{self.prog}: error: {message}\nhint: `{self.prog} --help` shows the options and examples.\n")
+
+
 def parser_for(command: str) -> argparse.ArgumentParser:
     """The parser of one command."""
     module = load(command)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"unspool {command}",
         description=module.__doc__,
         epilog=getattr(module, "EXAMPLES", None),

@@ -61,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """The names of the columns, made different from each other, and the rows."""
     result = connection.execute(sql)
+    # DuckDB's answer to an empty text, for all that its types say.
+    if result is None:
+        raise BadRequest("the SQL is empty", hint='For example: "SELECT * FROM recording"')
     names: list[str] = []
     for name, *_ in result.description or ():
         names.append(name if name not in names else f"{name}_{len(names)}")

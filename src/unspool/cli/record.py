@@ -97,12 +97,18 @@ def run(arguments: argparse.Namespace) -> int:
             screen.clear()
         for line in summary(progress):
             sys.stderr.write(line + "\n")
+        if not progress.samples and plan.on_host and plan.trigger.kind == "cpu":
+            sys.stderr.write("hint: A short program needs a higher rate (-F 4999); one that waits has samples by --on syscalls.\n")
         live_page.linger(page, progress)
     return progress.exit_status or 0
 
 
 def checked_command(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """The command without the "--" before it; BadRequest when there is nothing to record, or two things that exclude each other."""
+    """The command without the "--" before it; BadRequest when nothing can be recorded, or two things exclude each other."""
+    if arguments.output == Path("-"):
+        raise BadRequest(
+            "a recording is a database, and cannot be written to stdout", hint="Name a file with -o; `unspool export` writes to stdout."
+        )
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     targets = [bool(arguments.pid or arguments.tid), arguments.everything]
     if not command and not any(targets) and arguments.guest is None:

@@ -73,9 +73,12 @@ def _remove_recording(path: Path) -> None:
         return
     except OSError as error:
         raise RecordingError(f"{path} cannot be replaced: {error.strerror}", hint="Choose another name with -o.") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
+        # Python makes no file object of a directory, and reading a device may wait for ever.
         is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        head = file.read(MAGIC_OFFSET + len(MAGIC)) if is_file else b""
+        head = os.pread(descriptor, MAGIC_OFFSET + len(MAGIC), 0) if is_file else b""
+    finally:
+        os.close(descriptor)
     if head[MAGIC_OFFSET:] != MAGIC:
         raise RecordingError(f"{path} exists and is not a recording", hint="Choose another name with -o.")
     # The log goes first: a file without its log is still a recording, a log without its file is in the way.

@@ -62,7 +62,8 @@ class CoreDump:
         data = mapped(str(path))
         if data is None:
             message = f"there is no core dump at {path}, or it is not ours to read"
-            raise NoSuchTarget(message, hint="`coredumpctl list` and /proc/sys/kernel/core_pattern say where dumps go.")
+            hint = "`coredumpctl list` and /proc/sys/kernel/core_pattern say where dumps go; `pgrep -a NAME` gives a process's number."
+            raise NoSuchTarget(message, hint=hint)
         self._elf = Elf(data, file=str(path))
         self.arch = _arch(self._elf, path)
         notes = _notes(self._elf)
