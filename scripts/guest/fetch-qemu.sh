@@ -7,7 +7,8 @@ dir=$(realpath -m "${1:?usage: fetch-qemu.sh DIR}")
 [ ! -x "$dir/qemu" ] || exit 0
 mkdir -p "$dir"/{lists/partial,archives/partial,debs}
 . /etc/os-release
-mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -m1 '/debian/*$')
+mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -m1 '/debian/*$') ||
+  { echo "fetch-qemu: apt's sources name no Debian mirror" >&2; exit 1; }
 for suite in "$VERSION_CODENAME" "$VERSION_CODENAME-backports"; do
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
 done >"$dir/sources.list"
@@ -16,7 +17,7 @@ apt=(-oAPT::Sandbox::User=root -oDir::Etc::sourcelist="$dir/sources.list" -oDir:
 apt-get "${apt[@]}" update -qq
 (cd "$dir/debs" && apt-get "${apt[@]}" download -qq -t "$VERSION_CODENAME-backports" qemu-system-x86 qemu-system-common qemu-system-data seabios)
 for deb in "$dir"/debs/*.deb; do dpkg -x "$deb" "$dir/root"; done
-# What the machine's own QEMU did not need: libraries that are new, one round deep.
+# Its libraries are those of the machine, which has a QEMU of its own: nothing is fetched for it, but what is missing is named.
 missing() { ldd "$dir/root/usr/bin/qemu-system-x86_64" | awk '/not found/ { print $1 }'; }
 cp "$dir"/root/usr/share/seabios/*.bin "$dir/root/usr/share/qemu/" 2>/dev/null || true
 rm -rf "$dir/debs" "$dir/lists" "$dir/archives"

@@ -21,18 +21,24 @@ trap 'rm -rf "$work"' EXIT
 apt=(-oAPT::Sandbox::User=root)
 if [ -n "$suite" ]; then
   mkdir -p "$work"/{lists/partial,archives/partial}
-  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -m1 '/debian/*$')
+  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -m1 '/debian/*$') ||
+    { echo "fetch: apt's sources name no Debian mirror, which $suite is taken from" >&2; exit 1; }
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/sources.list"
   apt+=(-oDir::Etc::sourcelist="$work/sources.list" -oDir::Etc::sourceparts=/dev/null
         -oDir::State::Lists="$work/lists" -oDir::Cache::archives="$work/archives" -oDir::Cache::pkgcache= -oDir::Cache::srcpkgcache=)
   apt-get "${apt[@]}" update -qq
 fi
 
-image() { apt-cache "${apt[@]}" depends "$kernel" 2>/dev/null | awk '/Depends: linux-image/ { print $2; exit }'; }
+# apt-cache fails when there is no such package, and then there is no output.
+image() { { apt-cache "${apt[@]}" depends "$kernel" 2>/dev/null || true; } | awk '/Depends: linux-image/ { print $2; exit }'; }
 package=$(image)
 if [ -z "$package" ]; then
   apt-get update -qq
   package=$(image)
+fi
+if [ -z "$package" ]; then
+  echo "fetch: $kernel names no kernel in the lists of apt${suite:+ for $suite}; the guests of the tests are Debian's, so a Debian mirror is needed" >&2
+  exit 1
 fi
 packages=("$package" busybox-static)
 # Since trixie the modules and the kernel's file are packages of their own.
