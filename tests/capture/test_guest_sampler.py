@@ -31,7 +31,7 @@ STACK = GuestStack(
     detail="",
     modules={0: GuestModule("[guest.kernel]", "ab", "kernel")},
 )
-FOUND = {"release": "6.1.0", "version": "Linux", "build_id": "ab", "base": 4096, "symbols": 2}
+FOUND = {"release": "6.1.0", "version": "Linux", "build_id": "ab", "base": 4096, "symbols": 2, "missing": ""}
 LOST = {"failed": "rebooted", "lost": True}
 
 

@@ -85,6 +85,24 @@ def test_registers_that_run_on_are_never_reliable(guest_machine: GuestMachine, t
 
 
 @pytest.mark.live
+def test_a_scan_is_marked_and_never_reliable(guest_machine: GuestMachine, tmp_path: Path) -> None:
+    """The forerunner's method: what it found is said to be a guess, frame by frame, and the recording says how it was made."""
+    path = tmp_path / "scan.unspool"
+    with guest_machine.workload("calls"):
+        record(guest_machine, path, "--guest-method", "scan", "-d", "2")
+    with open_recording(path) as recording:
+        trusts = {trust for (trust,) in recording.rows("SELECT DISTINCT trust FROM frames WHERE space = 'kernel'")}
+        kernel = recording.rows("SELECT verdict, reason, kernel_ending FROM stacks WHERE kernel_frames > 1")
+        assert [("scan",)] == list(recording.rows("SELECT value FROM machine WHERE key = 'guest-method'"))
+    assert "scan" in trusts
+    assert kernel
+    assert {"unreliable"} == {verdict for verdict, _, _ in kernel}
+    # The way out of a thunk is proved by its code; the guess begins behind it.
+    assert {"heuristic-used"} <= {reason for _, reason, _ in kernel} <= {"heuristic-used", "no-unwind-info", "guest-running"}
+    assert "whole" not in {ending for _, _, ending in kernel}
+
+
+@pytest.mark.live
 def test_host_and_guests_are_recorded_together(guest_machine: GuestMachine, tmp_path: Path) -> None:
     path = tmp_path / "both.unspool"
     with guest_machine.workload("user"):

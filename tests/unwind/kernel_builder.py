@@ -67,6 +67,9 @@ class Kernel:
         index = self.index(pc)
         return None if index is None else self.rows[index]
 
+    def has_orc(self) -> bool:
+        return any(self.rows)
+
     def is_text(self, pc: int) -> bool:
         return self.index(pc) is not None and not self.is_init_text(pc)
 

@@ -410,16 +410,70 @@ class TestGuesses:
         thread = kernel.thread(at(kernel, "copy", 3), TASK_TOP - 8 * len(words), words)
         found = KernelUnwinder(kernel, {Trust.SCAN}).unwind(thread)
         names = ["copy", "copy", "vfs_read", "do_syscall_64", "entry_SYSCALL_64_after_hwframe"]
-        assert (names, Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 0) == said(kernel, found)
+        assert (names, Stop.NO_UNWIND_INFO, Stop.HEURISTIC_USED, 1) == said(kernel, found)
         assert {Trust.SCAN} == {frame.trust for frame in found.stack.frames[1:]}
+        assert "by scan no caller is found" == found.stack.detail
 
     def test_a_chain_of_frame_pointers(self, kernel: Kernel) -> None:
         base = TASK_TOP - 48
         words = [base + 16, at(kernel, "vfs_read"), base + 32, at(kernel, "do_syscall_64"), 0, 0]
         thread = kernel.thread(at(kernel, "copy", 3), base, words, bp=base)
         found = KernelUnwinder(kernel, {Trust.FRAME_POINTER}).unwind(thread)
-        assert (["copy", "vfs_read", "do_syscall_64"], Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 0) == said(kernel, found)
+        assert (["copy", "vfs_read", "do_syscall_64"], Stop.NO_UNWIND_INFO, Stop.HEURISTIC_USED, 1) == said(kernel, found)
         assert Trust.FRAME_POINTER is found.stack.frames[1].trust
+
+    def test_nothing_is_guessed_unless_it_was_asked_for(self, kernel: Kernel) -> None:
+        """A kernel without ORC tables has stacks of one frame, which say why."""
+        kernel.rows = [None] * len(kernel.rows)
+        words = syscall(kernel)
+        found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "copy", 3), TASK_TOP - 8 * len(words), words))
+        assert (["copy"], Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 0) == said(kernel, found)
+        assert "(the kernel has no ORC tables)" in found.stack.judgement.detail
+
+    def test_no_chain_at_all(self, kernel: Kernel) -> None:
+        """Without frame pointers the first frame is the only one, and there the stack is cut."""
+        words = syscall(kernel)
+        found = KernelUnwinder(kernel, {Trust.FRAME_POINTER}).unwind(kernel.thread(at(kernel, "copy", 3), TASK_TOP - 8 * len(words), words))
+        assert (["copy"], Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 0) == said(kernel, found)
+        assert "by frame-pointer no caller is found" == found.stack.detail
+
+    def test_a_kernel_with_frame_pointers_says_where_it_was_entered(self, kernel: Kernel) -> None:
+        """An interrupt in a system call: entry code marks its frame pointers, which lead to the saved registers."""
+        kernel.function("handle_irq")
+        kernel.function("asm_interrupt")
+        user = TASK_TOP - 168
+        chain = [user - 16, at(kernel, "vfs_read"), user + 1, at(kernel, "entry_SYSCALL_64_after_hwframe"), *USER]
+        copy = user - 32
+        interrupted = pt_regs(at(kernel, "copy", 7), copy, KERNEL_CS, bp=copy)
+        words = [copy - 168 + 1, at(kernel, "asm_interrupt"), *interrupted, *chain]
+        start = TASK_TOP - 8 * len(words)
+        thread = kernel.thread(at(kernel, "handle_irq", 5), start, words, bp=start)
+        found = KernelUnwinder(kernel, {Trust.FRAME_POINTER}).unwind(thread)
+        names = ["handle_irq", "asm_interrupt", "copy", "vfs_read", "entry_SYSCALL_64_after_hwframe"]
+        assert (names, Stop.END_KERNEL_ENTRY, Stop.HEURISTIC_USED, 1) == said(kernel, found)
+        assert user == found.user_registers
+        assert [True, False, True, False, False] == [frame.exact for frame in found.stack.frames]
+
+    def test_an_end_that_was_guessed_is_not_relied_on(self, kernel: Kernel) -> None:
+        """Frame 0 has the entry's own frame pointer."""
+        thread = kernel.thread(at(kernel, "do_syscall_64", 0), TASK_TOP - 176, [at(kernel, "copy"), *USER], bp=TASK_TOP - 167)
+        found = KernelUnwinder(kernel, {Trust.FRAME_POINTER}).unwind(thread)
+        assert (["do_syscall_64"], Stop.END_KERNEL_ENTRY, Stop.HEURISTIC_USED, 0) == said(kernel, found)
+
+    def test_a_kernel_thread_has_zeros_at_its_base(self, kernel: Kernel) -> None:
+        words = [at(kernel, "copy"), *[0] * 21]
+        thread = kernel.thread(at(kernel, "copy", 3), TASK_TOP - 8 * len(words), words, bp=TASK_TOP - 167)
+        found = KernelUnwinder(kernel, {Trust.FRAME_POINTER}).unwind(thread)
+        assert (["copy"], Stop.END_KERNEL_ENTRY, Stop.HEURISTIC_USED, 0) == said(kernel, found)
+        assert found.user_registers is None
+
+    def test_a_marked_frame_pointer_to_nothing_is_none(self, kernel: Kernel) -> None:
+        for words in ([7] * 40, [0] * 100, pt_regs(0, TASK_TOP - 400, KERNEL_CS)):
+            start = TASK_TOP - 8 * len(words)
+            thread = kernel.thread(at(kernel, "copy", 3), start, words, bp=start + 1)
+            found = KernelUnwinder(kernel, {Trust.FRAME_POINTER}).unwind(thread)
+            assert found.stack.stop in {Stop.NO_UNWIND_INFO, Stop.CFA_NOT_ABOVE_SP}
+            assert found.stack.judgement.reason in {Stop.NO_UNWIND_INFO, Stop.CFA_NOT_ABOVE_SP}
 
     def test_orc_goes_on_behind_a_guess(self, kernel: Kernel) -> None:
         bare = kernel.function("bare", None)

@@ -11,10 +11,11 @@ from typing import Any
 
 from unspool.capture.guest_process import Handler
 from unspool.capture.guest_stacks import GuestStacks
-from unspool.capture.guest_wire import MAX_TASKS, stack_to_wire, state_of, task_to_wire
+from unspool.capture.guest_wire import MAX_TASKS, MAX_TEXT, stack_to_wire, state_of, task_to_wire
 from unspool.errors import BadInput
 from unspool.formats.paging import PageTables
 from unspool.model.memory import Memory
+from unspool.model.verdict import Trust
 from unspool.targets.guest.kernel import GuestKernel, Unreadable, discover, preload
 from unspool.targets.guest.kernel_cache import KernelCache
 from unspool.targets.guest.kernel_files import KernelFile
@@ -30,10 +31,12 @@ _WARM_TASKS = 64
 _UNKNOWN: dict[str, object] = {"failed": "no kernel was found yet", "lost": True}
 
 
-def preparation(extents: Sequence[Extent], symbols: bytes | None = None) -> Callable[[Memory, list[int]], Handler]:
+def preparation(
+    extents: Sequence[Extent], symbols: bytes | None = None, method: Trust = Trust.ORC
+) -> Callable[[Memory, list[int]], Handler]:
     """What `guest_process.Decoder` runs first: memory is read from the descriptor it was given (RAM by these extents), or by its parent.
 
-    `symbols` are the bytes of a file with the kernel's names, for a kernel that has none in its memory.
+    `symbols` are the bytes of a file with the kernel's names, for a kernel that has none in its memory; `method` finds the kernel's frames.
     """
 
     def prepare(asked: Memory, descriptors: list[int]) -> Handler:
@@ -41,7 +44,7 @@ def preparation(extents: Sequence[Extent], symbols: bytes | None = None) -> Call
         # Cycles are rare here, and the collector's pauses would be the guest's: it runs between samples (`refresh`).
         gc.disable()
         physical = Ram.of_file(descriptors[0], extents) if descriptors else asked
-        return GuestDecoder(physical, symbols)
+        return GuestDecoder(physical, symbols, method)
 
     return prepare
 
@@ -49,10 +52,11 @@ def preparation(extents: Sequence[Extent], symbols: bytes | None = None) -> Call
 class GuestDecoder:
     """The handler of the decoder's requests; each is a method of the same name."""
 
-    def __init__(self, physical: Memory, symbols: bytes | None = None) -> None:
-        """No kernel is known yet; `symbols` as in `preparation`."""
+    def __init__(self, physical: Memory, symbols: bytes | None = None, method: Trust = Trust.ORC) -> None:
+        """No kernel is known yet; `symbols` and `method` as in `preparation`."""
         self._physical = physical
         self._symbols = symbols
+        self._method = method
         self._cache = KernelCache()
         self._kernel: GuestKernel | None = None
         self._last: GuestKernel | None = None
@@ -88,7 +92,7 @@ class GuestDecoder:
         same_boot = self._last is not None and _is_continued(self._last, kernel)
         self._kernel = self._last = kernel
         self._placement = placement
-        self._stacks = GuestStacks(kernel)
+        self._stacks = GuestStacks(kernel, self._method)
         return {
             "release": kernel.release,
             "version": kernel.version[:1024],
@@ -96,6 +100,7 @@ class GuestDecoder:
             "base": kernel.base,
             "symbols": len(kernel.symbols),
             "same_boot": same_boot,
+            "missing": " ".join(kernel.missing)[:MAX_TEXT],
         }
 
     def _by_file(self, state: VcpuState, symbols: bytes) -> GuestKernel | Unreadable:

@@ -99,7 +99,7 @@ class EventSender:
 
     def kernel(self, generation: int, found: KernelFound) -> None:
         """Send a kernel."""
-        fields = {name: getattr(found, name) for name in ("release", "version", "build_id", "base", "symbols")}
+        fields = {name: getattr(found, name) for name in ("release", "version", "build_id", "base", "symbols", "missing")}
         self._channel.send_value({"type": "kernel", "generation": generation, "kernel": fields})
 
     def sample(self, time_ns: int, vcpu: int, stack: GuestStack) -> None:

@@ -19,6 +19,7 @@ from unspool.capture.guest_opening import open_registers
 from unspool.capture.guest_process import Decoder
 from unspool.capture.guest_sampler import GuestSampler, Settings
 from unspool.errors import UnspoolError
+from unspool.model.verdict import Trust
 from unspool.targets.guest.machines import Machine
 from unspool.targets.guest.opening import open_ram
 
@@ -30,13 +31,15 @@ _BROKEN = "its sampler ended unexpectedly"
 class How:
     """How to sample a machine: `registers` names the back end, `memory` is a layout of its RAM; None lets Unspool choose.
 
-    `symbols` are the bytes of kallsyms, System.map or vmlinux, for a kernel that has no names in its memory.
+    `symbols` are the bytes of kallsyms, System.map or vmlinux, for a kernel that has no names in its memory. `method` finds the kernel's
+    frames: ORC, or a guess instead of it.
     """
 
     settings: Settings = field(default_factory=Settings)
     registers: str | None = None
     memory: str | None = None
     symbols: bytes | None = None
+    method: Trust = Trust.ORC
 
 
 class SamplerProcess:
@@ -149,7 +152,7 @@ def _sample(channel: Channel, machine: Machine, how: How) -> None:
         except UnspoolError as error:
             sender.cannot(str(error), error.hint or "")
             return
-        prepare = preparation(ram.extents(), how.symbols)
+        prepare = preparation(ram.extents(), how.symbols, how.method)
         descriptors = [] if ram.fd is None else [ram.fd]
         sampler = GuestSampler(source, lambda: Decoder(prepare, ram, descriptors), sender, how.settings)
         held.callback(sampler.close)

@@ -11,7 +11,7 @@ from unspool.errors import BadInput
 from unspool.formats.paging import PAGE
 from unspool.model.module import Mapping
 from unspool.model.stack import Frame
-from unspool.model.verdict import Judgement, Stop, Verdict
+from unspool.model.verdict import Judgement, Stop, Trust, Verdict
 from unspool.targets.guest.kernel import GuestKernel
 from unspool.targets.guest.page_cache import GuestFile
 from unspool.targets.guest.registers import VcpuState
@@ -27,14 +27,15 @@ _NO_TASKS = "the kernel's types are not known, so that its tasks cannot be told"
 class GuestStacks:
     """Makes stacks of one kernel; modules get numbers, and each is described with the first stack that has it."""
 
-    def __init__(self, kernel: GuestKernel) -> None:
-        """The tasks of that kernel."""
+    def __init__(self, kernel: GuestKernel, method: Trust = Trust.ORC) -> None:
+        """The tasks of that kernel, whose own frames are found by `method`."""
         self.kernel = kernel
+        self._methods = frozenset({method})
         self.tasks = _tasks_of(kernel)
         self.users = _users_of(kernel, self.tasks)
         self._leader = _member(kernel, "task_struct", "group_leader")
         self._start = _member(kernel, "task_struct", "start_boottime", "real_start_time")
-        self._unwinder = KernelUnwinder(kernel)
+        self._unwinder = KernelUnwinder(kernel, self._methods)
         self._numbers: dict[object, int] = {}
         self._new: dict[int, GuestModule] = {}
         self._files: dict[int, GuestFile] = {}
@@ -53,7 +54,7 @@ class GuestStacks:
 
     def code_changed(self) -> None:
         """Forget what was learned of the kernel's code: a module was loaded or taken out."""
-        self._unwinder = KernelUnwinder(self.kernel)
+        self._unwinder = KernelUnwinder(self.kernel, self._methods)
 
     def of_vcpu(self, state: VcpuState, vcpu: int) -> GuestStack:
         """The stack of what the vCPU executes now."""

@@ -90,7 +90,10 @@ class GuestStack:
 
 @dataclass(frozen=True, slots=True)
 class KernelFound:
-    """The kernel that runs in the guest; `same_boot`: it is the one that was lost, and it has not been started anew."""
+    """The kernel that runs in the guest; `same_boot`: it is the one that was lost, and it has not been started anew.
+
+    `missing` says in sentences what it does not have of what stacks need: types (BTF), unwind tables (ORC).
+    """
 
     release: str
     version: str
@@ -98,6 +101,7 @@ class KernelFound:
     base: int
     symbols: int
     same_boot: bool = False
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +173,9 @@ def checked_kernel(answer: object) -> KernelFound | Failed:
     fields = _fields(answer)
     if "failed" in fields:
         return _failed(fields)
-    words = [_text(fields.get(name)) for name in ("release", "version", "build_id")]
+    words = [_text(fields.get(name)) for name in ("release", "version", "build_id", "missing")]
     base, symbols = (_number(fields.get(name), _WORD) for name in ("base", "symbols"))
-    return KernelFound(words[0], words[1], words[2], base, symbols, same_boot=fields.get("same_boot") is True)
+    return KernelFound(words[0], words[1], words[2], base, symbols, same_boot=fields.get("same_boot") is True, missing=words[3])
 
 
 def checked_names(answer: object, count: int) -> list[tuple[str, int] | None]:

@@ -89,6 +89,8 @@ def lines(machines: Sequence[Machine], kernels: Mapping[int, KernelFound | Faile
         kernel = kernels.get(machine.pid)
         if isinstance(kernel, KernelFound):
             yield f"  kernel     {printable(kernel.release)}  {printable(kernel.build_id)}"
+            if kernel.missing:
+                yield f"             {printable(kernel.missing)}"
         elif kernel:
             yield f"  kernel     not known: {printable(kernel.reason)}"
         for hint in machine.missing:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from unspool.capture.guest_budget import Limits
 from unspool.errors import BadRequest
+from unspool.model.verdict import Trust
 
 if TYPE_CHECKING:
     from unspool.session.guests import GuestPlan
 
-METHODS = ("kvm-hold", "gdbstub", "qmp-live", "qmp-stop", "tcg-state")
+REGISTERS = ("kvm-hold", "gdbstub", "qmp-live", "qmp-stop", "tcg-state")
 NO_PAUSE = "tcg-state"
+METHODS = {trust.label: trust for trust in (Trust.ORC, Trust.FRAME_POINTER, Trust.SCAN)}
 
 
 def add_guest_arguments(parser: argparse.ArgumentParser, *, several: bool) -> None:
@@ -21,7 +23,7 @@ def add_guest_arguments(parser: argparse.ArgumentParser, *, several: bool) -> No
     group = parser.add_argument_group("virtual machines (docs/guests.md)")
     what = "these virtual machines" if several else "the tasks of this virtual machine"
     group.add_argument("--guest", metavar="NAME|PID[,...]|all" if several else "NAME|PID", help=f"{what}; `unspool guest list` shows them")
-    group.add_argument("--guest-registers", choices=METHODS, help="how vCPUs are read (default: what disturbs the guest least)")
+    group.add_argument("--guest-registers", choices=REGISTERS, help="how vCPUs are read (default: what disturbs the guest least)")
     if several:
         group.add_argument("--no-pause", action="store_true", help="under TCG, never stop the guest: its stacks are not reliable then")
         group.add_argument(
@@ -31,6 +33,11 @@ def add_guest_arguments(parser: argparse.ArgumentParser, *, several: bool) -> No
             default=Limits().share,
             help="the part of a guest's time that it may be held for at most; the rate falls by itself (default 10)",
         )
+    group.add_argument(
+        "--guest-method",
+        choices=tuple(METHODS),
+        help="how the kernel's frames are found: by its unwind tables (ORC), or by a guess that makes no stack reliable (default orc)",
+    )
     group.add_argument(
         "--guest-memory", metavar="LAYOUT", help="where the guest's memory lies: 0xGUEST:0xSIZE@0xADDRESS,... (default: asked for)"
     )
@@ -45,7 +52,7 @@ def guest_plan(arguments: argparse.Namespace) -> GuestPlan | None:
     if arguments.guest is None:
         given = [
             option
-            for option in ("guest_registers", "guest_memory", "guest_symbols", "sysroot", "no_pause")
+            for option in ("guest_registers", "guest_method", "guest_memory", "guest_symbols", "sysroot", "no_pause")
             if getattr(arguments, option, None)
         ]
         if given:
@@ -60,7 +67,8 @@ def guest_plan(arguments: argparse.Namespace) -> GuestPlan | None:
     from unspool.session.guests import GuestPlan
 
     limits = Limits(share=getattr(arguments, "guest_budget", Limits().share))
-    return GuestPlan(arguments.guest, registers, arguments.guest_memory, arguments.guest_symbols, arguments.sysroot, limits)
+    method = METHODS[arguments.guest_method or Trust.ORC.label]
+    return GuestPlan(arguments.guest, registers, arguments.guest_memory, arguments.guest_symbols, arguments.sysroot, limits, method)
 
 
 def share(text: str) -> float:

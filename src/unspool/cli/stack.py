@@ -90,6 +90,8 @@ def _run_guest(arguments: argparse.Namespace, plan: GuestPlan) -> int:
         raise BadRequest(f"{target!r} is no number of a process in the guest")
     if arguments.tid:
         raise BadRequest("-t names threads of this host, so it has no place beside --guest", hint="Give the process's number instead.")
+    if arguments.guess != "none":
+        raise BadRequest("--guess is for processes of this host", hint="--guest-method says how a guest's kernel stacks are found.")
     found = stacks_of_guest(plan, None if target is None else int(target), lines=not arguments.no_lines)
     if arguments.json:
         kernel = {"release": found.kernel.release, "build_id": found.kernel.build_id, "base": hex(found.kernel.base)}
@@ -97,6 +99,8 @@ def _run_guest(arguments: argparse.Namespace, plan: GuestPlan) -> int:
         sys.stdout.write("\n")
         return 0
     sys.stdout.write(f"guest {printable(found.guest)}, Linux {printable(found.kernel.release)}\n")
+    if found.kernel.missing:
+        sys.stdout.write(f"{printable(found.kernel.missing)}\n")
     for stacks in found.processes:
         sys.stdout.write("\n")
         sys.stdout.writelines(f"{line}\n" for line in lines(stacks))

@@ -15,7 +15,7 @@ from unspool.capture.guest_events import CannotSample, Counted, Ended, Event, Fi
 from unspool.capture.guest_wire import GuestFrame, GuestModule, GuestStack, GuestTask
 from unspool.model.guest import Guest
 from unspool.model.symbol import Symbol
-from unspool.model.verdict import Stop, Verdict
+from unspool.model.verdict import Stop, Trust, Verdict
 from unspool.session.guest_sources import source_of
 from unspool.targets.guest.machines import Machine
 
@@ -31,6 +31,7 @@ MAX_KEPT = 512 << 20
 class GuestTotals:
     """What became of one guest: samples, idle vCPUs that were not touched, lost samples; how long it was held (seconds); how it ended.
 
+    `missing` says in sentences what its kernel does not have of what stacks need, `method` how the kernel's frames were looked for.
     `kernel_whole` of the `in_kernel` samples in kernel mode have a kernel part that leads to the kernel's entry.
     """
 
@@ -39,6 +40,8 @@ class GuestTotals:
     registers_by: str = ""
     memory_by: str = ""
     kernel: str = ""
+    missing: str = ""
+    method: Trust = Trust.ORC
     generations: int = 0
     samples: int = 0
     in_kernel: int = 0
@@ -142,7 +145,7 @@ class GuestFeed:
 
     def _kernel(self, event: Kernel) -> None:
         machine, found, ready = self.machine, event.found, self._ready
-        self.totals.kernel, self.totals.generations = found.release, event.generation
+        self.totals.kernel, self.totals.missing, self.totals.generations = found.release, found.missing, event.generation
         guest = Guest(
             name=machine.name,
             vmm_pid=machine.pid,

@@ -101,7 +101,7 @@ class _Look:
         self.source: VcpuSource = open_registers(machine, plan.registers)
         held.callback(self.source.close)
         how = plan.how(1)
-        self.decoder = Decoder(preparation(ram.extents(), how.symbols), ram, [] if ram.fd is None else [ram.fd])
+        self.decoder = Decoder(preparation(ram.extents(), how.symbols, how.method), ram, [] if ram.fd is None else [ram.fd])
         held.callback(self.decoder.close)
         self.modules: dict[int, _Module] = {}
 

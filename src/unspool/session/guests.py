@@ -16,6 +16,7 @@ from unspool.capture.guest_events import Ready
 from unspool.capture.guest_runner import How, SamplerProcess
 from unspool.capture.guest_sampler import Settings
 from unspool.errors import BadRequest, NoSuchTarget, Unsupported
+from unspool.model.verdict import Trust
 from unspool.session.guest_feed import GuestFeed, GuestTotals, summed
 from unspool.targets.guest.machines import Machine, find_machines
 from unspool.targets.guest.machines import select as select_machines
@@ -34,6 +35,7 @@ class GuestPlan:
     """Which guests (`all`, or names, UUIDs and pids), and how to read them; see `How` for `registers` and `memory`.
 
     `symbols` is a file with the kernel's names for kernels that have none in memory, `sysroot` a folder with copies of the guests' files.
+    `method` finds the frames of their kernels: ORC, or the guesses FRAME_POINTER and SCAN in its place.
     """
 
     wanted: str
@@ -42,10 +44,11 @@ class GuestPlan:
     symbols: Path | None = None
     sysroot: Path | None = None
     limits: Limits = field(default_factory=Limits)
+    method: Trust = Trust.ORC
 
     def how(self, frequency: float) -> How:
         """What each sampler is told; BadRequest when the file with names cannot be read."""
-        return How(Settings(frequency, self.limits), self.registers, self.memory, _symbols(self.symbols))
+        return How(Settings(frequency, self.limits), self.registers, self.memory, _symbols(self.symbols), self.method)
 
     def machines(self) -> list[Machine]:
         """The machines that are meant; NoSuchTarget when there are none."""
@@ -72,7 +75,7 @@ class Guests:
     def __init__(self, plan: GuestPlan, frequency: float) -> None:
         """Fork a sampler for each machine and wait until each says whether it can sample; an UnspoolError when a named one cannot."""
         how = plan.how(frequency)
-        self._sysroot = plan.sysroot
+        self._sysroot, self._method = plan.sysroot, plan.method
         if self._sysroot is not None and not self._sysroot.is_dir():
             raise BadRequest(f"{self._sysroot} is no folder")
         self._samplers: list[SamplerProcess] = []
@@ -120,6 +123,7 @@ class Guests:
         """Let the samplers begin; what they tell goes to `writer`."""
         for sampler, ready in zip(self._samplers, self._ready, strict=True):
             feed = GuestFeed(sampler.machine, writer, self._sysroot)
+            feed.totals.method = self._method
             feed.take(ready)
             self._feeds.append(feed)
             sampler.start()
@@ -152,7 +156,8 @@ class Guests:
 
     def properties(self) -> dict[str, str]:
         """What is said of each guest in the recording, besides its rows."""
-        return {f"guest {feed.totals.name} ({feed.machine.pid})": described(feed.totals) for feed in self._feeds}
+        found = {f"guest {feed.totals.name} ({feed.machine.pid})": described(feed.totals) for feed in self._feeds}
+        return {"guest-method": self._method.label} | found
 
     def name(self) -> Iterator[None]:
         """Name the user frames; once after each file."""

@@ -43,6 +43,9 @@ class KernelImage(Protocol):
     def orc(self, pc: int) -> OrcEntry | None:
         """The ORC entry that holds for the pc, of the kernel or one of its modules; None when no table covers it."""
 
+    def has_orc(self) -> bool:
+        """Whether the kernel has ORC tables at all."""
+
     def is_text(self, pc: int) -> bool:
         """Whether the pc lies in code of the kernel (its init code while it boots) or of a module."""
 
@@ -76,6 +79,10 @@ class KernelSite:
     saved_ip: int = 0
     saving: bool = False
     unsaved: KernelSite | None = None
+
+
+ALL_SAVED = KernelSite(0, exact=False, rule=orc.rule_of(_ALL_SAVED), saved=orc.PT_REGS_SIZE, saved_ip=orc.PT_REGS_IP)
+"""Code of no place that has struct pt_regs at its CFA."""
 
 
 @dataclass(slots=True)
@@ -163,7 +170,8 @@ class KernelSites:
             return KernelSite(ip, exact, Miss(Stop.ANON_CODE if self.is_generated(lookup) else Stop.NOT_EXECUTABLE))
         entry = self.image.orc(lookup) if self.uses_orc else None
         if entry is None:
-            return KernelSite(ip, exact, Miss(Stop.NO_UNWIND_INFO))
+            without = self.uses_orc and not self.image.has_orc()
+            return KernelSite(ip, exact, Miss(Stop.NO_UNWIND_INFO, "the kernel has no ORC tables" if without else ""))
         if entry.type is OrcType.REGS_PARTIAL and self._saves_registers(ip):
             unsaved = None if exact else self._of_entry(ip, lookup, entry, exact=False)
             return replace(self._of_entry(ip, lookup, _ALL_SAVED, exact=exact), unsaved=unsaved)

@@ -14,7 +14,7 @@ from unspool.model.stack import Frame, Stack
 from unspool.model.thread import Thread
 from unspool.model.verdict import Stop, Trust
 from unspool.unwind.judge import Notes, judge
-from unspool.unwind.kernel_sites import KernelImage, KernelSite, KernelSites
+from unspool.unwind.kernel_sites import ALL_SAVED, KernelImage, KernelSite, KernelSites
 from unspool.unwind.methods import frame_pointer, scan
 from unspool.unwind.policy import Policy
 from unspool.unwind.rule import Miss, Rule
@@ -63,7 +63,8 @@ class KernelStack:
 class KernelUnwinder:
     """Unwinds the stacks of one kernel, and remembers what it learned of its code.
 
-    `methods`: ORC, and the guesses FRAME_POINTER and SCAN where nothing better is known; without ORC the guesses are all there is.
+    `methods`: ORC, and the guesses FRAME_POINTER and SCAN where nothing better is known; without ORC the guesses are all there is, and
+    the frame that the first of them found is the first that is not to be believed.
     Make a new one when the kernel's code has changed (a module was loaded, another boot).
     """
 
@@ -217,13 +218,52 @@ class _Walk:
         sp = self.position.sp
         if site.thunk and scan.guess(self.position, self.sites, _THUNK_WORDS):
             return self._guessed(Trust.SCAN, index, miss, sp)
+        if Trust.FRAME_POINTER in self.methods and miss.stop in _MAY_GUESS:
+            moved = self._to_saved(index, miss)
+            if moved is not None:
+                return moved
         for trust, guess in _GUESSES:
             if trust in self.methods and miss.stop in _MAY_GUESS and guess(self.position, self.sites):
                 return self._guessed(trust, index, miss, sp)
-        return self._end(miss.stop, miss.detail)
+        return self._end(miss.stop, miss.detail or self._unfound())
+
+    def _unfound(self) -> str:
+        """What a walk without ORC says of code that it does not come further from."""
+        if Trust.ORC in self.methods:
+            return ""
+        return f"by {' or '.join(trust.label for trust in sorted(self.methods))} no caller is found"
 
     def _guessed(self, trust: Trust, index: int, miss: Miss, sp: int) -> bool:
-        self.notes.note(index, miss.stop)
+        self._presumed(trust, index, miss)
+        return True if self.position.sp > sp else self._end(Stop.CFA_NOT_ABOVE_SP)
+
+    def _presumed(self, trust: Trust, index: int, miss: Miss) -> None:
+        """Note that the next frame is presumed; and that nothing better was known of this one, unless nobody asked."""
+        if Trust.ORC in self.methods or miss.stop is not Stop.NO_UNWIND_INFO:
+            self.notes.note(index, miss.stop)
         self.notes.note(index + 1, Stop.HEURISTIC_USED)
         self.trust = trust
-        return True if self.position.sp > sp else self._end(Stop.CFA_NOT_ABOVE_SP)
+
+    def _to_saved(self, index: int, miss: Miss) -> bool | None:
+        """Move to the registers that the frame pointer leads to, None where it does not; False when they end the stack.
+
+        A kernel that keeps frame pointers marks those of entry code: `rbp = 1 + address of struct pt_regs` (ENCODE_FRAME_POINTER in
+        arch/x86/include/asm/frame.h). Those of a kernel thread, at the base of its stack, are zeros (copy_thread).
+        """
+        position = self.position
+        cfa = position.values.get(X86_64.fp, 0) - 1
+        if cfa % 8 or cfa < position.sp:
+            return None
+        saved = self._saved(ALL_SAVED, cfa)
+        zeros = position.memory.read(cfa + ALL_SAVED.saved_ip, _IRET.size) == bytes(_IRET.size)
+        if saved is not None and not (saved.stop is Stop.END_KERNEL_ENTRY or (zeros and position.stack[1] - cfa <= _BASE)):
+            return None
+        if saved is not None:
+            self.notes.note(index, Stop.HEURISTIC_USED)
+            return self._end(Stop.END_KERNEL_ENTRY)
+        assert isinstance(ALL_SAVED.rule, Rule)
+        stack, sp = position.stack, position.sp
+        failure = step(ALL_SAVED.rule, cfa, position)
+        failure = self._arrived(stack, sp) if failure is None else failure
+        self._presumed(Trust.FRAME_POINTER, index, miss)
+        return True if failure is None else self._end(failure.stop, failure.detail)

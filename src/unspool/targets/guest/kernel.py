@@ -111,6 +111,10 @@ class GuestKernel:
         """Whether the address lies in the code that starts the kernel, which is given back afterwards; tables and names still know it."""
         return self.tables.init_text[0] <= pc < self.tables.init_text[1]
 
+    def has_orc(self) -> bool:
+        """Whether there are ORC tables: a kernel built without has no exact stacks."""
+        return self.tables.orc is not None
+
     def orc_table(self, pc: int) -> OrcTable | None:
         """The unwind table of the text that holds `pc`, None where there is none."""
         found = self._range(pc)
