@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -36,6 +38,10 @@ COMMANDS = {
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
+NOT_WRITTEN = 74
+"""EX_IOERR of sysexits.h."""
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def load(command: str) -> ModuleType:
@@ -74,8 +80,47 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is the command's, 1 for an error, 2 for wrong usage."""
+    """Run one command; the exit status is the command's, 1 for an error, 2 for wrong usage, 74 when the output found no room."""
+    open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return chosen(arguments)
+        finally:
+            # Here, where its failure can be told, and not at the interpreter's exit.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output went away (`unspool report | head`): nothing is left to say.
+        leave_stdout()
+        return FAILED
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        leave_stdout()
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"unspool: the output cannot be written: {error.strerror}\n")
+        return NOT_WRITTEN
+
+
+def open_streams() -> None:
+    """Give the process the standard streams that it was started without: a recording's file must not become its stderr."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The kernel gives the lowest number that is free: this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 (it stays open)
+
+
+def leave_stdout() -> None:
+    """What could not be written is not tried again at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def chosen(arguments: list[str]) -> int:
+    """Run the command that the first argument names, or say what there is."""
     if arguments[:1] == ["help"] and arguments[1:2]:
         arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
@@ -100,9 +145,5 @@ def run(command: str, arguments: Sequence[str]) -> int:
         if error.hint:
             sys.stderr.write(f"hint: {error.hint}\n")
         return int(getattr(error, "exit_status", FAILED))
-    except BrokenPipeError:
-        # The reader of our output went away (`unspool report | head`): nothing is left to say, and the exit must not try to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

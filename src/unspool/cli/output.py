@@ -38,8 +38,13 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> None:
         if stat.S_ISDIR(mode):
             raise BadRequest(f"{path} is a directory", hint="Name a file with -o.")
         if not stat.S_ISREG(mode):
-            with path.open("wb") as device:
-                device.writelines(chunks)
+            try:
+                with path.open("wb") as device:
+                    device.writelines(chunks)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise _unwritten(path, error) from error
             return
     partial = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.part")
     try:
@@ -52,4 +57,8 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> None:
             partial.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise BadRequest(f"{path} cannot be written: {error.strerror}", hint="Choose another place with -o.") from error
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: OSError) -> BadRequest:
+    return BadRequest(f"{path} cannot be written: {error.strerror}", hint="Choose another place with -o.")
