@@ -73,68 +73,72 @@ ALWAYS_INLINE u32 plt_threshold(const u8 *bytes, u64 size) {
     return bytes[6] >= OP_LIT0 && bytes[6] <= OP_LIT0 + 15 ? bytes[6] - OP_LIT0 : 0;
 }
 
-// What an expression of the form  base + inner  or  *(base + inner) + offset  says.
-struct form {
-    u32 known;
-    u32 base;
-    u32 derefs;
-    s64 inner;
-    s64 offset;
-};
+// Where `at` is put when the expression has none of the forms: more than any size.
+#define FORM_NONE 64
 
-// A LEB128 in the copied bytes; `*at` moves past it. Numbers of more than 4 bytes do not occur in these forms: `*bad` is set.
-ALWAYS_INLINE u32 form_leb(const u8 *bytes, u32 *at, u32 size, u32 *bits, u32 *bad) {
-    u32 value = 0;
-    for (u32 i = 0; i < 4; i++) {
-        u32 place = *at;
-        if (place >= size || place >= EXPRESSION_MAX) break;
-        u32 byte = bytes[place];
-        *at = place + 1;
-        value |= (byte & 0x7f) << (7 * i);
-        *bits = 7 * i + 7;
-        if (!(byte & 0x80)) return value;
+// The LEB128 number at form.at, which moves past it; its bits into `*bits`. Numbers of more than 4 bytes do not occur in these forms. One path for all
+// lengths, because the verifier follows each.
+ALWAYS_INLINE s64 form_number(struct cfi *cfi, u32 *bits) {
+    u32 at = cfi->form.at;
+    if (at >= EXPRESSION_MAX) {
+        cfi->form.at = FORM_NONE;
+        return 0;
     }
-    *bad = 1;
-    return 0;
+    const u8 *byte = &cfi->expression[at];
+    u32 more1 = byte[0] >> 7;
+    u32 more2 = more1 & byte[1] >> 7;
+    u32 more3 = more2 & byte[2] >> 7;
+    u32 size = 1 + more1 + more2 + more3;
+    *bits = 7 * size;
+    cfi->form.at = at + size + (more3 & byte[3] >> 7) * FORM_NONE;
+    return (s64)((byte[0] & 0x7f) | more1 * (byte[1] & 0x7f) << 7 | more2 * (byte[2] & 0x7f) << 14 | more3 * (byte[3] & 0x7f) << 21);
 }
 
-ALWAYS_INLINE void form_add(struct form *form, s64 number) {
+// One operation at form.at: deref, plus_uconst n, litN plus.
+ALWAYS_INLINE void form_operation(struct cfi *cfi, u32 at, u64 size) {
+    struct form *form = &cfi->form;
+    u32 op = cfi->expression[at];
+    u32 bits = 0;
+    s64 number = 0;
+    form->at = at + 1;
+    if (op == OP_DEREF) {
+        form->derefs++;
+    } else if (op == OP_PLUS_UCONST) {
+        number = form_number(cfi, &bits);
+    } else if (op - OP_LIT0 < 32 && at + 1 < size && cfi->expression[at + 1] == OP_PLUS) {
+        number = op - OP_LIT0;
+        form->at = at + 2;
+    } else {
+        form->at = FORM_NONE;
+    }
     if (form->derefs)
         form->offset += number;
     else
         form->inner += number;
 }
 
-// breg N, then any of: deref (once), plus_uconst n, litN plus.
-ALWAYS_INLINE struct form form_of(const u8 *bytes, u32 size) {
-    struct form form = {0};
-    u32 at = 1;
+// What the expression in w->cfi.expression says, into w->cfi.form: breg N, then any of: deref (once), plus_uconst n, litN plus.
+SHARED int form_of(struct walk *w, u64 size) {
+    if (!w) return 0;
+    struct cfi *cfi = &w->cfi;
+    struct form *form = &cfi->form;
+    u32 base = (u32)cfi->expression[0] - OP_BREG0;
     u32 bits = 0;
-    u32 bad = 0;
-    if (size == 0 || size > EXPRESSION_MAX || bytes[0] < OP_BREG0 || bytes[0] > OP_BREG0 + 15) return form;
-    form.base = bytes[0] - OP_BREG0;
-    u32 first = form_leb(bytes, &at, size, &bits, &bad);
-    if (bad) return form;
-    form.inner = (s64)first;
-    if (first >> (bits - 1) & 1) form.inner -= 1LL << bits;
+    __builtin_memset(form, 0, sizeof(*form));
+    if (size == 0 || size > EXPRESSION_MAX || base > 15) return 0;
+    form->base = base;
+    form->at = 1;
+    s64 number = form_number(cfi, &bits);
+    form->inner = bits && number >> (bits - 1) & 1 ? number - (1LL << bits) : number;
     for (u32 ops = 0; ops < 4; ops++) {
+        // All is in memory between two operations: what is in registers the verifier would follow on every path.
+        asm volatile("" ::: "memory");
+        u32 at = form->at;
         if (at >= size || at >= EXPRESSION_MAX) break;
-        u32 op = bytes[at];
-        at++;
-        if (op == OP_DEREF) {
-            form.derefs++;
-        } else if (op == OP_PLUS_UCONST) {
-            form_add(&form, (s64)form_leb(bytes, &at, size, &bits, &bad));
-        } else if (op >= OP_LIT0 && op < OP_LIT0 + 32 && at < size && at < EXPRESSION_MAX && bytes[at] == OP_PLUS) {
-            form_add(&form, (s64)(op - OP_LIT0));
-            at++;
-        } else {
-            return form;
-        }
-        if (bad) return form;
+        form_operation(cfi, at, size);
     }
-    form.known = at == size && form.derefs <= 1;
-    return form;
+    form->known = form->at == size && form->derefs <= 1;
+    return 0;
 }
 
 // The bytes of the expression at the cursor into w->cfi.expression (those that fit); its size into w->value; 0 or a stop. The cursor moves past it.
@@ -164,25 +168,27 @@ SHARED int cfa_of_expression(struct walk *w, u64 size) {
         set_cfa(w, CFA_FORM, REG_RSP, (w->ip & 15) >= threshold ? 16 : 8, 0);
         return 0;
     }
-    struct form form = form_of(bytes, size > EXPRESSION_MAX ? 0 : (u32)size);
-    if (!form.known)
+    form_of(w, size);
+    const struct form *form = &w->cfi.form;
+    if (!form->known)
         set_cfa(w, CFA_UNSUPPORTED, 0, 0, 0);
-    else if (form.derefs)
-        set_cfa(w, CFA_DEREF, form.base, form.offset, form.inner);
+    else if (form->derefs)
+        set_cfa(w, CFA_DEREF, form->base, form->offset, form->inner);
     else
-        set_cfa(w, CFA_FORM, form.base, form.inner, 0);
+        set_cfa(w, CFA_FORM, form->base, form->inner, 0);
     return 0;
 }
 
 // A register's rule from the expression in w->cfi.expression: it gives the address of the saved value, or (`is_value`) the value itself.
 SHARED int rule_of_expression(struct walk *w, u64 size, u64 reg, u32 is_value) {
     if (!w) return STOP_BAD_CFI;
-    struct form form = form_of(w->cfi.expression, size > EXPRESSION_MAX ? 0 : (u32)size);
+    form_of(w, size);
+    const struct form *form = &w->cfi.form;
     u32 kind = RULE_UNSUPPORTED;
-    if (form.known && is_value && form.derefs == 0) kind = RULE_REG_VALUE;
-    if (form.known && is_value && form.derefs == 1 && form.offset == 0) kind = RULE_AT_REG;
-    if (form.known && !is_value && form.derefs == 0) kind = RULE_AT_REG;
-    set_rule(w, reg, kind, form.base, form.inner);
+    if (form->known && is_value && form->derefs == 0) kind = RULE_REG_VALUE;
+    if (form->known && is_value && form->derefs == 1 && form->offset == 0) kind = RULE_AT_REG;
+    if (form->known && !is_value && form->derefs == 0) kind = RULE_AT_REG;
+    set_rule(w, reg, kind, form->base, form->inner);
     return 0;
 }
 

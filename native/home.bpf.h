@@ -236,13 +236,16 @@ INLINE int module_take(struct walk *w, u64 id) {
     return entry->check == check_of(id, (u64 *)&w->module, MODULE_WORDS);
 }
 
-INLINE void home_keep_module(struct walk *w) {
+SHARED int home_keep_module(struct walk *w) {
+    if (!w)
+        return 0;
     struct module_entry *entry = module_slot(w->module.id);
     if (!entry)
-        return;
+        return 0;
     entry->check = 0;
     entry->module = w->module;
     entry->check = check_of(w->module.id, entry->words, MODULE_WORDS);
+    return 0;
 }
 
 INLINE u64 module_id(const struct home *home, u64 space, u64 identity) {

@@ -25,7 +25,8 @@ SHARED int is_sigreturn(struct walk *w, u64 ip) {
 }
 
 // The marks of the row in w->row that follow from its rules alone.
-ALWAYS_INLINE void row_marks(struct walk *w, u64 pc) {
+SHARED int row_marks(struct walk *w, u64 pc) {
+    if (!w) return 0;
     struct row *row = &w->row;
     struct rule ra = row->rules[SLOT_RA];
     u32 at_home = ra.kind == RULE_AT_CFA && ra.offset == -8;
@@ -42,8 +43,8 @@ ALWAYS_INLINE void row_marks(struct walk *w, u64 pc) {
         u32 kernel_cfa = row->cfa_kind == CFA_DEREF && row->cfa_base == REG_RSP && row->cfa_inner == 160 && row->cfa_offset == 0;
         if (kernel_cfa && ra.kind == RULE_AT_REG && ra.base == REG_RSP && ra.offset == 168) row->flags |= ROW_SIGCONTEXT;
     }
-    if (row->cfa_kind == CFA_NONE) return row_stop(w, STOP_BAD_CFI);
-    if (row->cfa_kind == CFA_UNSUPPORTED || ra.kind == RULE_UNSUPPORTED || ra.kind == RULE_SAME) return row_stop(w, STOP_UNSUPPORTED_RULE);
+    if (row->cfa_kind == CFA_NONE) return row_stop(w, STOP_BAD_CFI), 0;
+    if (row->cfa_kind == CFA_UNSUPPORTED || ra.kind == RULE_UNSUPPORTED || ra.kind == RULE_SAME) return row_stop(w, STOP_UNSUPPORTED_RULE), 0;
     struct rule fp = row->rules[SLOT_RBP];
     if (w->ip == pc && fp.kind == RULE_AT_REG && fp.base == REG_RBP && fp.offset == 0 && row->cfa_base != REG_RBP) row->flags |= ROW_LOST_RBP;
     if (ra.kind == RULE_UNDEFINED) {
@@ -55,6 +56,7 @@ ALWAYS_INLINE void row_marks(struct walk *w, u64 pc) {
     } else if (!at_home && !w->cfi.signal) {
         row->flags |= ROW_NONSTANDARD;
     }
+    return 0;
 }
 
 // R9b for the row in w->row: sets its mark; 0 or a stop that may pass.

@@ -75,6 +75,16 @@ struct module {
     u32 spare;
 };
 
+// What an expression of the form  base + inner  or  *(base + inner) + offset  says.
+struct form {
+    s64 inner;
+    s64 offset;
+    u32 base;
+    u32 derefs;
+    u32 known;  // it has one of these forms
+    u32 at;     // while it is read: the next byte
+};
+
 // One CIE and FDE, and the rows of their programs while they are interpreted.
 struct cfi {
     u64 pc_begin;      // the FDE's range, actual addresses
@@ -96,8 +106,8 @@ struct cfi {
     u8 whole;          // the program is run to its end, for commit_row
     u8 remembered;     // states on the stack
     u8 in_cie;         // the CIE's program is run
-    u8 expression[EXPRESSION_MAX];
-    u8 spare[18 - EXPRESSION_MAX];
+    u8 expression[EXPRESSION_MAX + 4];  // a number is read as four bytes, of which the last may lie behind the expression
+    struct form form;
     struct row row;
     struct row initial;  // after the CIE's program, for DW_CFA_restore
     struct row states[REMEMBER_MAX];
