@@ -10,7 +10,7 @@ from unspool.capture.perf_maps import PerfMaps
 from unspool.model.symbol import Named, Unnamed
 from unspool.session import live_names
 from unspool.session.live_names import LiveNames
-from unspool.session.recording_names import KernelNames
+from unspool.session.recording_names import JitNames, KernelNames
 from unspool.symbols.symbolizer import Symbolizer
 
 KERNEL = b"ffffffff81000000 T first\nffffffff81000100 t second\n"
@@ -103,3 +103,26 @@ def test_what_was_not_looked_up_in_time_is_left() -> None:
         names.take([kernel(1, 0xFFFFFFFF81000008)])
         assert [1] == [place.frame for place in names.stop(found)]
     assert {} == found
+
+
+def test_who_is_patient_gets_back_what_has_no_name_yet() -> None:
+    """Two guests may ask for one frame: whoever knows its name gives it."""
+    found = Names()
+    with Symbolizer() as symbolizer:
+        names = LiveNames(Maps(), symbolizer)
+
+        def asked(path: str, frame: int, address: int) -> Place:
+            return Place(frame, "file", path, None, address, 0, 0)
+
+        symbolizer.add(("gone", "/empty"), JitNames(b""))
+        symbolizer.add(("gone", "/full"), JitNames(b"1000 10 there\n"))
+        names.take([asked("/empty", 1, 0x1004), asked("/empty", 2, 0x1004)], patient=True)
+        names.take([asked("/full", 1, 0x1004)], patient=True)
+
+        def came() -> bool:
+            names.give(found)
+            return 1 in found and not names._waiting
+
+        wait_until(came, "the name that one of them knows")
+        assert [1, 2] == [place.frame for place in names.stop(found)]
+    assert {1: "there"} == {frame: function(named) for frame, named in found.items()}

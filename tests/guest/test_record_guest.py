@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from guest_machines import GuestMachine
+from web.live import names, until
+from web.serving import running
 
 from unspool.cli.main import main
 from unspool.store.reader import open_recording
@@ -100,6 +102,15 @@ def test_a_scan_is_marked_and_never_reliable(guest_machine: GuestMachine, tmp_pa
     # The way out of a thunk is proved by its code; the guess begins behind it.
     assert {"heuristic-used"} <= {reason for _, reason, _ in kernel} <= {"heuristic-used", "no-unwind-info", "guest-running"}
     assert "whole" not in {ending for _, _, ending in kernel}
+
+
+@pytest.mark.live
+def test_the_live_page_has_names_of_the_guests_programs(guest_machine: GuestMachine, tmp_path: Path) -> None:
+    """While it is recorded: the kernel's functions, and those of a program whose file comes out of the guest's memory."""
+    options = ("record", "--live", "--no-open", "-o", str(tmp_path / "a.unspool"), *_QUICK, "--guest", guest_machine.name)
+    with guest_machine.workload("calls"), running(*options) as (server, _):
+        until(lambda: {"main", "one_turn", "do_syscall_64"} <= names(server))
+        assert server.view("live")["sampling"]
 
 
 @pytest.mark.live

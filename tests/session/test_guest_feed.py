@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import cast
 import pytest
 from store.recordings import HEADER, MONOTONIC
 
-from unspool.capture.guest_events import Kernel, Sample
+from unspool.capture.guest_events import File, Kernel, Sample
 from unspool.capture.guest_stacks import GuestStacks
 from unspool.capture.guest_user import UserStack
 from unspool.capture.guest_wire import GuestFrame, GuestModule, GuestStack, GuestTask, KernelFound, checked_stack, stack_to_wire
@@ -24,6 +25,7 @@ from unspool.session.recording import Progress
 from unspool.store.load import load
 from unspool.store.reader import open_recording
 from unspool.store.writer import Writer
+from unspool.symbols.symbolizer import Symbolizer
 from unspool.targets.guest.kernel import GuestKernel
 from unspool.targets.guest.machines import Machine
 from unspool.targets.guest.user import Process
@@ -34,6 +36,7 @@ CUT = Judgement(Verdict.UNRELIABLE, Stop.NO_UNWIND_INFO, 0)
 KERNEL_FRAME = GuestFrame(0xFFFF_8000_0000_1000, Trust.REGISTERS, exact=True, module=0, offset=0x1000)
 USER_FRAME = GuestFrame(0x40_1000, Trust.REGISTERS, exact=True, module=1, offset=0x1000)
 MODULES = {0: GuestModule("[guest.kernel]", "aa" * 20, "kernel"), 1: GuestModule("/bin/busybox", "bb" * 20, "file")}
+MACHINE = cast("Machine", SimpleNamespace(name="web", pid=1, start_ns=2, uuid="", accel="kvm"))
 TASK = GuestTask(7, 7, "busybox", 1, "busybox")
 NO_UNWIND_DATA = replace(CUT, first_bad_frame=1)
 BUSYBOX = GuestStack(
@@ -70,9 +73,8 @@ def test_it_comes_out_of_the_decoder_as_it_went_in(stack: GuestStack) -> None:
 
 def test_a_program_without_unwind_data_does_not_hide_the_kernels_quality(tmp_path: Path) -> None:
     """Three of four kernel parts lead to the kernel's entry, and no stack is whole."""
-    machine = cast("Machine", SimpleNamespace(name="web", pid=1, start_ns=2, uuid="", accel="kvm"))
     with Writer(tmp_path / "a.unspool", HEADER) as writer:
-        feed = GuestFeed(machine, writer)
+        feed = GuestFeed(MACHINE, writer)
         feed.take(Kernel(1, KernelFound("6.1.0", "#1", "aa" * 20, 0xFFFF_8000_0000_0000, 5)))
         for index, stack in enumerate([BUSYBOX, *[replace(BUSYBOX, modules={})] * 2, TORN, IN_USER_MODE]):
             feed.take(Sample(MONOTONIC + index, 0, stack))
@@ -82,6 +84,33 @@ def test_a_program_without_unwind_data_does_not_hide_the_kernels_quality(tmp_pat
     assert [("cut", 1), ("whole", 3), (None, 1)] == endings
     assert (5, 0, 4, 4, 3) == (row.samples, row.whole, row.kernel, row.kernel_known, row.kernel_whole)
     assert "4 in its kernel, 75.0 % of them whole to the kernel's entry" in guest_line(feed.totals, 1.0)
+
+
+def test_a_frame_is_looked_up_once_when_its_file_is_there(tmp_path: Path) -> None:
+    """While it is recorded only what the guest has handed over; at the end all the rest."""
+    modules = {0: GuestModule("/bin/app", "", "file", 5), 1: GuestModule("/bin/big", "", "file", 0)}
+    frames = [GuestFrame(0x40_1000 + number, Trust.REGISTERS, exact=True, module=number % 2, offset=number) for number in range(4)]
+    stacks = [
+        GuestStack(TASK, tuple(some), 0, Stop.NO_UNWIND_INFO, CUT, "", told) for some, told in ((frames[:2], modules), (frames[2:], {}))
+    ]
+    with Writer(tmp_path / "a.unspool", HEADER) as writer, Symbolizer() as symbolizer:
+        feed = GuestFeed(MACHINE, writer)
+        feed.take(Kernel(1, KernelFound("6.1.0", "#1", "aa" * 20, 0xFFFF_8000_0000_0000, 5)))
+        feed.take(Sample(MONOTONIC, 0, stacks[0]))
+        assert [] == feed.unnamed(symbolizer)
+        feed.take(File(0, os.memfd_create("app"), whole=True))
+        (place,) = feed.unnamed(symbolizer)
+        assert ("/bin/app", 0) == (place.path, place.offset)
+        assert place.file in symbolizer
+        for stack in (replace(stacks[0], modules={}), stacks[1]):
+            feed.take(Sample(MONOTONIC, 0, stack))
+        (later,) = feed.unnamed(symbolizer)
+        assert (place.file, 2) == (later.file, later.offset)
+        rest = feed.unnamed(symbolizer, last=True)
+        assert [("/bin/big", 1), ("/bin/big", 3)] == [(one.path, one.offset) for one in rest]
+        assert 4 == len({place.frame, later.frame, *(one.frame for one in rest)})
+        assert [] == feed.unnamed(symbolizer, last=True)
+        feed.close()
 
 
 def test_the_summary_tells_guests_of_one_name_apart() -> None:

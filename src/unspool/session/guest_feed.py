@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unspool.capture.frames import Tally
+from unspool.capture.files import KeptFile
+from unspool.capture.frames import Place, Tally
 from unspool.capture.guest_events import CannotSample, Counted, Ended, Event, File, Kernel, Names, Ready, Sample
 from unspool.capture.guest_wire import GuestFrame, GuestModule, GuestStack, GuestTask
 from unspool.model.guest import Guest
@@ -66,17 +66,21 @@ class GuestTotals:
 
 @dataclass(slots=True)
 class _Module:
-    """A module of one generation; `frames` are its user frames that wait for a name, by row, with the byte of the file to look up."""
+    """A module of one generation; `frames` are its user frames that wait for a name, by row, with the byte of the file to look up.
+
+    `descriptor` are its bytes, once they came; `source` is its key at the symbolizer, which has taken them over.
+    """
 
     described: GuestModule
     row: int
     frames: dict[int, int] = field(default_factory=dict)
     descriptor: int | None = None
     whole: bool = False
+    source: KeptFile | None = None
 
 
 class GuestFeed:
-    """Writes what one sampler tells. `take` is called with each event in order, `name_users` at the end."""
+    """Writes what one sampler tells. `take` is called with each event in order; `unnamed` gives user frames to look up."""
 
     def __init__(self, machine: Machine, writer: Writer, sysroot: Path | None = None) -> None:
         """Write to `writer`; files that the guest has not in its memory are looked for below `sysroot`."""
@@ -88,6 +92,8 @@ class GuestFeed:
         self._ready = Ready("", "", machine.accel)
         self._guest = 0
         self._kept = 0
+        self._sources = 0
+        self._asked: set[int] = set()
         self._modules: dict[int, _Module] = {}
         self._old: list[_Module] = []
         self._kernel_frames: dict[int, set[int]] = {}
@@ -122,18 +128,31 @@ class GuestFeed:
             case CannotSample():
                 self._end(event.message)
 
-    def name_users(self, symbolizer: Symbolizer) -> Iterator[None]:
-        """Name the user frames; once after each file."""
-        for number, module in enumerate([*self._old, *self._modules.values()]):
+    def unnamed(self, symbolizer: Symbolizer, *, last: bool = False) -> list[Place]:
+        """User frames that came since the last call and can be looked up: `symbolizer` knows their files now, by `Place.file`.
+
+        Those whose file is not there yet stay, unless it is the `last` call. Give the same symbolizer every time.
+        """
+        places: list[Place] = []
+        for module in [*self._old, *self._modules.values()]:
             if not module.frames:
                 continue
-            key = ("guest", self.machine.pid, number)
-            kept, module.descriptor = module.descriptor, None
-            symbolizer.add(key, source_of(module.described, kept, self._sysroot, whole=module.whole))
-            for (row, _), named in zip(module.frames.items(), symbolizer.names(key, list(module.frames.values())), strict=True):
-                self._writer.name(row, named)
+            if module.source is None:
+                if module.descriptor is None and not last:
+                    continue
+                module.source = self._given(module, symbolizer)
+            self._asked.update(module.frames)
+            places += [Place(row, "file", module.described.path, module.source, at, 0, 0) for row, at in module.frames.items()]
             module.frames = {}
-            yield
+        return places
+
+    def _given(self, module: _Module, symbolizer: Symbolizer) -> KeptFile:
+        """Give what there is of a module's file to the symbolizer; the key that it has there, which no other module has."""
+        self._sources += 1
+        key = KeptFile(module.described.path, module.described.build_id, None, f"file {self._sources} of guest {self.machine.pid}")
+        kept, module.descriptor = module.descriptor, None
+        symbolizer.add(key, source_of(module.described, kept, self._sysroot, whole=module.whole))
+        return key
 
     def close(self) -> None:
         """Close the files that were not used."""
@@ -193,7 +212,7 @@ class GuestFeed:
             self._kernel_frames.setdefault(address, set()).add(row)
             if address in self._names:
                 self._name(row, *self._names[address])
-        elif module is not None and frame.offset is not None:
+        elif module is not None and frame.offset is not None and row not in self._asked:
             module.frames[row] = frame.offset - frame.back
         return row
 
@@ -210,7 +229,7 @@ class GuestFeed:
         module = self._modules.get(event.module)
         size = os.fstat(event.descriptor).st_size
         # A guest that boots again and again must not fill our memory.
-        if module is None or module.descriptor is not None or self._kept + size > MAX_KEPT:
+        if module is None or module.descriptor is not None or module.source is not None or self._kept + size > MAX_KEPT:
             os.close(event.descriptor)
             return
         self._kept += size

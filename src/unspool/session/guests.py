@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import select
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unspool.capture.frames import Tally
+from unspool.capture.frames import Place, Tally
 from unspool.capture.guest_budget import Limits
 from unspool.capture.guest_events import Ready
 from unspool.capture.guest_runner import How, SamplerProcess
@@ -23,6 +22,7 @@ from unspool.targets.guest.machines import select as select_machines
 
 if TYPE_CHECKING:
     from unspool.store.writer import Writer
+    from unspool.symbols.symbolizer import Symbolizer
 
 READY_SECONDS = 90.0
 STOP_SECONDS = 30.0
@@ -159,13 +159,9 @@ class Guests:
         found = {f"guest {feed.totals.name} ({feed.machine.pid})": described(feed.totals) for feed in self._feeds}
         return {"guest-method": self._method.label} | found
 
-    def name(self) -> Iterator[None]:
-        """Name the user frames; once after each file."""
-        from unspool.symbols.symbolizer import Symbolizer
-
-        with Symbolizer() as symbolizer:
-            for feed in self._feeds:
-                yield from feed.name_users(symbolizer)
+    def unnamed(self, symbolizer: Symbolizer, *, last: bool = False) -> list[Place]:
+        """User frames that came since the last call and can be looked up (`GuestFeed.unnamed`)."""
+        return [place for feed in self._feeds for place in feed.unnamed(symbolizer, last=last)]
 
     def close(self) -> None:
         """End the samplers; again is harmless."""

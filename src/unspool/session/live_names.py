@@ -27,12 +27,17 @@ class LiveNames:
         self._found: queue.SimpleQueue[tuple[Place, Named]] = queue.SimpleQueue()
         self._later: list[Place] = []
         self._waiting: dict[int, Place] = {}
+        self._patient: set[int] = set()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="unspool-names", daemon=True)
         self._thread.start()
 
-    def take(self, places: list[Place]) -> None:
-        """Look these up. Their files are opened here and now: later their descriptors may be others'."""
+    def take(self, places: list[Place], *, patient: bool = False) -> None:
+        """Look these up. Their files are opened here and now: later their descriptors may be others'.
+
+        `patient`: a frame that has no name yet may get one later, and `stop` gives it back.
+        """
+        self._patient.update(place.frame for place in places if patient or place.kind == "jit")
         for key, group in by_source(places).items():
             # A program adds to its map as long as it runs.
             if key not in self._symbolizer or group[0].kind == "jit":
@@ -45,9 +50,10 @@ class LiveNames:
         """Note what was found since the last call."""
         while not self._found.empty():
             place, named = self._found.get()
-            del self._waiting[place.frame]
+            # Two guests may have asked for one frame.
+            self._waiting.pop(place.frame, None)
             # A name that its runtime has not written yet may come; the first answer would stay.
-            if place.kind == "jit" and isinstance(named, Unnamed):
+            if place.frame in self._patient and isinstance(named, Unnamed):
                 self._later.append(place)
             else:
                 sink.name(place.frame, named)

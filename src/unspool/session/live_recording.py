@@ -122,6 +122,9 @@ class LiveRecording(Recording):
         fresh = self.recorder.frames.take_unnamed()
         self._seen += fresh
         self._names.take(fresh)
+        if self.guests is not None:
+            # Two guests may have one file, and the next may have more of it in its memory.
+            self._names.take(self.guests.unnamed(self._symbolizer), patient=True)
         self._say()
 
     def _name(self) -> Iterator[tuple[int, int]]:
@@ -131,6 +134,8 @@ class LiveRecording(Recording):
         for key, group in by_source(left).items():
             if group[0].kind == "jit":
                 self._symbolizer.add(key, source(group[0], self.recorder.perf_maps))
+        if self.guests is not None:
+            fresh += self.guests.unnamed(self._symbolizer, last=True)
         yield from name_frames([*left, *fresh], self.recorder.perf_maps, self.writer, self._symbolizer)
 
     def _say(self, *, finished: bool = False) -> None:

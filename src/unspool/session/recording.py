@@ -191,8 +191,6 @@ class Recording:
             for named, files in self._name():
                 self.progress.files_named, self.progress.files = named, files
                 show("naming", self.progress)
-            for _ in self.guests.name() if self.guests is not None else ():
-                show("naming", self.progress)
         finally:
             with self._storing():
                 self.writer.finish(int(self.progress.seconds * 1e9))
@@ -220,6 +218,8 @@ class Recording:
         places = list(self.recorder.frames.take_unnamed())
         self.writer.machine(refused_sections(places))
         with Symbolizer() as symbolizer:
+            if self.guests is not None:
+                places += self.guests.unnamed(symbolizer, last=True)
             yield from name_frames(places, self.recorder.perf_maps, self.writer, symbolizer)
 
     def _take_samples(self, ending: Ending, show: Show) -> None:
