@@ -81,23 +81,26 @@ class FakeVmm:
 
 
 class FakeGdb(FakeVmm):
-    """QEMU's gdbstub: a byte that comes while the machine runs stops it and is lost."""
+    """QEMU's gdbstub: a byte that comes while the machine runs stops it and is lost; `reason` is why it stands still, in parentheses."""
 
     vcpus = 2
     selected = 1
     state = registers()
+    version = "7.2.22 (Debian)"
+    reason = ""
 
     def greet(self) -> None:
         """Stop, and say so as QEMU before 8.1 does."""
         self.buffer = b""
         self.detachments = 0
-        self.pause()
+        self.pause(reports=self.version.startswith("7"))
 
-    def pause(self) -> None:
+    def pause(self, *, reports: bool = True) -> None:
         """Stop the machine and report it."""
         if self.running:
             self.set_running(running=False)
-            self.packet(b"T02thread:01;")
+            if reports:
+                self.packet(b"T02thread:01;")
 
     def packet(self, body: bytes) -> None:
         """One packet."""
@@ -125,6 +128,8 @@ class FakeGdb(FakeVmm):
         elif request.startswith(b"Hg"):
             self.selected = int(request[2:].decode(), 16)
             self.packet(b"OK" if 1 <= self.selected <= self.vcpus else b"E22")
+        elif request.startswith(b"qRcmd,"):
+            self.monitor(bytes.fromhex(request[6:].decode()).decode())
         else:
             answers = {
                 b"qSupported": b"PacketSize=1000;qXfer:features:read+",
@@ -134,6 +139,14 @@ class FakeGdb(FakeVmm):
                 b"g": self.state.hex().encode(),
             }
             self.packet(answers.get(request, b""))
+
+    def monitor(self, command: str) -> None:
+        """The human monitor: what it prints comes in parts."""
+        answers = {"info status": f"VM status: {'running' if self.running else 'paused'}{self.reason}\r\n", "info version": self.version}
+        text = answers.get(command, "unknown command")
+        for part in (text[:9], text[9:]):
+            self.packet(b"O" + part.encode().hex().encode())
+        self.packet(b"OK")
 
 
 def hmp_registers(vcpu: int) -> str:

@@ -17,6 +17,7 @@ from guest_machines import GuestMachine
 
 from unspool.cli import guest as listing
 from unspool.cli.main import main
+from unspool.errors import Unsupported
 from unspool.formats.paging import PageTables
 from unspool.session.guest_kernels import kernel_inside
 from unspool.targets.guest.channel import Channel
@@ -266,6 +267,37 @@ def test_a_machine_that_somebody_else_pauses_stays_paused(guest_machine: GuestMa
         source.skips_idle = False
         with held(source, 0):
             pass
+    runs(guest_machine)
+
+
+def test_a_machine_that_is_paused_is_not_let_run(guest_machine: GuestMachine) -> None:
+    """Neither by a look at it, nor by a question to its monitor; QMP tells that it is paused, or the gdbstub where QMP is taken."""
+    release = guest_machine.release
+    endpoint = found(guest_machine).qmp
+    assert endpoint is not None
+    other = Qmp.open(endpoint)
+    other.execute("stop")
+    try:
+        machine = found(guest_machine)
+        assert "qmp-live" not in machine.registers_by
+        with pytest.raises(Unsupported, match="the machine is paused"):
+            open_source(machine, "gdbstub")
+        with monitor(dataclasses.replace(machine, qmp=None)) as hmp:
+            assert hmp is not None
+            assert "paused" in hmp("info status")
+        assert not other.running()
+        other.close()
+        for method in ("gdbstub", "qmp-stop"):
+            with pytest.raises(Unsupported, match="the machine is paused"):
+                open_source(found(guest_machine), method)
+        assert release == getattr(kernel_inside(found(guest_machine)), "release", None)
+    finally:
+        other.close()
+        other = Qmp.open(endpoint)
+        still = not other.running()
+        other.execute("cont")
+        other.close()
+    assert still
     runs(guest_machine)
 
 

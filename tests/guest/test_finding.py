@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,12 @@ def test_what_accelerates_is_said(text: str, *, wants: bool) -> None:
 
 def test_encrypted_machines_are_recognised() -> None:
     assert "sev-snp-guest" == parse(["-object", "sev-snp-guest,id=sev0,cbitpos=51"]).encrypted
+    assert "tdx-guest" == parse(["-object", "qom-type=tdx-guest,id=tdx0"]).encrypted
+    assert "sev-guest" == parse(["-object", '{"qom-type":"sev-guest","id":"lsec0","cbitpos":51}']).encrypted, "as libvirt writes it"
+    assert "confidential-guest-support" == parse(["-machine", "q35,confidential-guest-support=lsec0"]).encrypted
+    assert "memory-encryption" == parse(["-machine", "q35,memory-encryption=sev0"]).encrypted
+    for plain in ('{"qom-type":"memory-backend-ram"}', "{", "{}", '{"qom-type":7}', "[" * 100_000, "memory-backend-file,id=sev-guest"):
+        assert not parse(["-object", plain]).encrypted
 
 
 @given(st.lists(st.text(max_size=40) | st.sampled_from(["-qmp", "-m", "-name", "-chardev", "-mon", "chardev=a,mode=control", "-smp"])))
@@ -130,6 +137,24 @@ def test_what_is_missing_comes_with_what_mends_it(given: dict[str, object], opti
     assert 1 == len(found)
     assert what in found[0].what
     assert mend in found[0].mend
+
+
+@pytest.mark.parametrize(("name", "beside"), [("domain-1-web", True), ("domain-2-my web", False), ("d" * 70, False)])
+def test_libvirts_machine_gets_a_gdb_socket_where_it_may_make_one(name: str, *, beside: bool) -> None:
+    """The rules of AppArmor and SELinux let it write beside its monitor's socket, and not into /tmp."""
+    # Short, because a socket's path may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="u", dir="/tmp") as short:
+        folder = Path(short, name)
+        folder.mkdir()
+        with subprocess.Popen([sys.executable, "-c", LISTENER, short, str(folder / "monitor.sock")], stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout is not None
+                assert b"ready\n" == process.stdout.readline()
+                (hint,) = hints(machine(pid=process.pid), "qemu-kvm", parse(LIBVIRT.split()), busy=False, encrypted="")
+            finally:
+                process.kill()
+    expected = f"{folder}/gdb.sock" if beside else f"/tmp/{process.pid}.gdb"
+    assert f"virsh qemu-monitor-command m --hmp 'gdbserver unix:{expected},server=on,wait=off'" == hint.mend
 
 
 def test_nothing_mends_what_cannot_be_read() -> None:

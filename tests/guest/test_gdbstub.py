@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from unspool.errors import BadInput, NoSuchTarget, UnspoolError, Unsupported
 from unspool.targets.guest import channel, watchdog
 from unspool.targets.guest.channel import Channel, Endpoint
-from unspool.targets.guest.gdbstub import Gdb, GdbStub, packet, parse_registers
+from unspool.targets.guest.gdbstub import Gdb, GdbStub, attach, packet, parse_registers
 from unspool.targets.guest.registers import RefusalKind, Refused, VcpuState
 from unspool.targets.guest.vcpu_threads import VcpuThreads
 
@@ -152,6 +152,29 @@ def test_a_machine_that_somebody_else_paused_stays_paused(gdb: FakeGdb) -> None:
             assert RefusalKind.GONE is state.kind
         assert not gdb.running
     assert not gdb.running
+
+
+@pytest.mark.parametrize(("version", "reason"), [("7.2.22 (Debian)", ""), ("10.0.2 (Debian)", " (inmigrate)"), ("10.0.2", " (prelaunch)")])
+def test_a_machine_that_stood_still_before_is_left_so(gdb: FakeGdb, version: str, reason: str) -> None:
+    """`c` would start a machine that waits for its migration, or whose disk failed; also after a question to its monitor."""
+    gdb.set_running(running=False)
+    gdb.version, gdb.reason = version, reason
+    with pytest.raises(Unsupported, match="the machine is paused"):
+        GdbStub.open(Endpoint(path=str(gdb.path)))
+    session = attach(Endpoint(path=str(gdb.path)))
+    assert f"VM status: paused{reason}" == session.hmp("info status").strip()
+    session.detach()
+    gdb.close()
+    assert not gdb.running
+
+
+@pytest.mark.parametrize(("version", "reason"), [("8.1.0", ""), ("10.0.2 (Debian)", ""), ("9.2.1", " (debug)"), ("development", "")])
+def test_a_stop_that_connecting_made_is_ended(gdb: FakeGdb, version: str, reason: str) -> None:
+    """Since 8.1 QEMU does not report it."""
+    gdb.version, gdb.reason = version, reason
+    with opened(gdb):
+        assert gdb.wait_running()
+    assert gdb.wait_running()
 
 
 def test_a_machine_that_ends_is_told(gdb: FakeGdb) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from typing import NoReturn
 
 from unspool.errors import BadInput, NoSuchTarget, NotPermitted, UnspoolError, Unsupported
 from unspool.targets.guest import sockets
@@ -123,6 +124,14 @@ def as_request(what: str) -> Iterator[None]:
         raise NoSuchTarget(
             f"{what}: {error.strerror or 'the connection was closed'}", hint="`unspool guest list` shows the machines."
         ) from None
+
+
+def refuse_paused() -> NoReturn:
+    """Say that the machine does not run, so that there is nothing to stop and nothing that may be let run."""
+    raise Unsupported(
+        "the machine is paused",
+        hint="Let it run first (`virsh resume NAME`, QMP `cont`), or look at it as it is: --guest-registers qmp-live, or tcg-state.",
+    )
 
 
 def new_socket(endpoint: Endpoint) -> socket.socket:

@@ -5,10 +5,13 @@ What QEMU (7.2 to 10.0) does, found by trying, and what follows from it:
 - The stop itself is synchronous, so the interrupt and the requests after it can be sent at once: one round trip a hold.
 - `D;1` detaches and lets it run. A connection that is only closed leaves the machine as it is, also when it is stopped.
 - A stop that we did not ask for was somebody else's (`virsh suspend`): the source ends there, and the machine stays as they want it.
+- `c` and `D;1` let any machine run, also one that waits for its migration or whose disk failed. So one that stood still before we came is
+  only left: `info status` gives the reason of every stop but a plain one, and of that QEMU before 8.1 says when our connecting made it.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +20,7 @@ from typing import Self
 from unspool.errors import BadInput
 from unspool.model.arch import X86_64
 from unspool.model.registers import Registers
-from unspool.targets.guest.channel import CONNECT_SECONDS, Channel, Endpoint, as_request, connect, new_socket
+from unspool.targets.guest.channel import CONNECT_SECONDS, Channel, Endpoint, as_request, connect, new_socket, refuse_paused
 from unspool.targets.guest.registers import RefusalKind, Refused, VcpuState
 from unspool.targets.guest.vcpu_threads import VcpuThreads
 from unspool.targets.guest.watchdog import Watchdog
@@ -34,6 +37,10 @@ _DWARF_OF = (0, 3, 2, 1, 4, 5, 6, 7, *range(8, 16))
 _STOP_REPLIES = (b"T", b"S")
 _MOST_THREADS = 4096
 _PROTECTED = 1
+# QEMU monitor/hmp-cmds.c, hmp_info_status: no reason for a plain pause, and `debug` is a debugger's own.
+_WAITS = re.compile(r"VM status: paused.*\((?!debug)[a-z-]+\)\s*$")
+_REPORTS_STOPS = (8, 1)
+"""Before that version, a stop that connecting made is told to the client."""
 
 
 class Gdb:
@@ -43,6 +50,8 @@ class Gdb:
         """Speak over that channel; `attach` makes one."""
         self.channel = channel
         self.watchdog = watchdog
+        self.stood_still = False
+        """The machine did not run when we came, so it is left as it is."""
 
     def resume(self) -> bool:
         """Let the machine run; False when the watchdog did so before, because it was held too long."""
@@ -56,7 +65,10 @@ class Gdb:
         return False
 
     def detach(self) -> None:
-        """Let the machine run and end the session, whatever state they are in."""
+        """Let the machine run and end the session, whatever state they are in; one that stood still before stays so."""
+        if self.stood_still:
+            self.leave()
+            return
         # The watchdog does it, and only the watchdog: QEMU 7.2 crashes when it is told twice (gdbstub.c, handle_detach).
         self.watchdog.holding()
         self._let_go()
@@ -83,10 +95,13 @@ class Gdb:
         """The first exchange; TimeoutError when the stub serves another client."""
         answer = self.ask(b"qSupported", CONNECT_SECONDS)
         # QEMU before 8.1 reports the stop that our connecting made.
-        if answer[:1] in _STOP_REPLIES:
+        stopped = answer[:1] in _STOP_REPLIES
+        if stopped:
             answer = self.receive(CONNECT_SECONDS)
         if b"PacketSize=" not in answer:
             raise BadInput("what listens there is no gdbstub")
+        if not stopped:
+            self.stood_still = bool(_WAITS.match(self.hmp("info status"))) or _version(self.hmp("info version")) < _REPORTS_STOPS
 
     def receive(self, seconds: float | None = None) -> bytes:
         """The next packet's contents; BadInput when its checksum is wrong."""
@@ -126,6 +141,12 @@ class Gdb:
             with suppress(ValueError):
                 text += bytes.fromhex(answer[1:].decode("ascii", "replace"))
         raise BadInput("an answer of the gdbstub that does not end")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The first two numbers of a version; one that is not understood is a late one."""
+    match = re.match(r"(\d{1,3})\.(\d{1,3})\.", text)
+    return tuple(map(int, match.groups())) if match else _REPORTS_STOPS
 
 
 def packet(body: bytes) -> bytes:
@@ -174,6 +195,9 @@ class GdbStub:
     def open(cls, endpoint: Endpoint, threads: VcpuThreads | None = None) -> Self:
         """Attach: the machine stops for some milliseconds, and runs on. An UnspoolError when it cannot be."""
         gdb = attach(endpoint)
+        if gdb.stood_still:
+            gdb.leave()
+            refuse_paused()
         try:
             with as_request(f"the gdb socket {str(endpoint)!r}"):
                 numbers = gdb.threads()

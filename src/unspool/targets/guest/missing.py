@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unspool.targets import procfs
+from unspool.targets.guest import sockets
 from unspool.targets.guest.qemu_options import is_qemu, is_x86
 
 if TYPE_CHECKING:
     from unspool.targets.guest.machines import Machine
     from unspool.targets.guest.qemu_options import QemuOptions
+
+_PLAIN = re.compile(r"/[\w./+-]{1,80}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ def hints(machine: Machine, program: str, options: QemuOptions | None, *, busy: 
 
 def _qemu(machine: Machine, options: QemuOptions, *, busy: bool) -> Iterator[Hint]:
     name = shlex.quote(machine.name)
-    gdb = shlex.quote(f"gdbserver unix:/tmp/{machine.pid}.gdb,server=on,wait=off")
+    gdb = shlex.quote(f"gdbserver unix:{_gdb_path(machine.pid)},server=on,wait=off")
     if busy:
         yield Hint("its QMP socket serves another client (one at a time)", "end that client; libvirt's own: see docs/guest-back-ends.md")
     if machine.accel == "tcg" and machine.gdb is None:
@@ -67,6 +71,16 @@ def _qemu(machine: Machine, options: QemuOptions, *, busy: bool) -> Iterator[Hin
         if options.qmp_inherited:
             mend = f"virsh qemu-monitor-command {name} --hmp 'gpa2hva 0', and give it: --guest-memory 0x0:0xSIZE@0xADDRESS"
         yield Hint("where its memory lies in its process is not known", mend)
+
+
+def _gdb_path(pid: int) -> str:
+    """Where QEMU may make a socket: beside libvirt's own, which AppArmor's and SELinux's rules for that machine allow; else in /tmp."""
+    for path in sockets.listening_paths(pid):
+        folder, _, name = path.rpartition("/")
+        # A path with blanks or commas would need quotes within quotes; a socket's has 107 bytes at most (unix(7)).
+        if name == "monitor.sock" and _PLAIN.fullmatch(folder):
+            return f"{folder}/gdb.sock"
+    return f"/tmp/{pid}.gdb"  # noqa: S108 QEMU refuses a path that is there
 
 
 def readable(pid: int) -> bool:

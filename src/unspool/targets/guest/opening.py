@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 from unspool.errors import BadInput, BadRequest, UnspoolError, Unsupported
 from unspool.targets.guest import gdbstub, layout, ram, sockets
-from unspool.targets.guest.channel import Endpoint, as_request
+from unspool.targets.guest.channel import Endpoint, as_request, refuse_paused
 from unspool.targets.guest.kvm_hold import KvmHold
 from unspool.targets.guest.layout import Hmp
 from unspool.targets.guest.machines import Machine, plain_extents
@@ -39,6 +39,7 @@ def open_source(machine: Machine, method: str | None = None) -> VcpuSource:
     if method not in METHODS:
         raise BadRequest(f"there is no back end {method!r}", hint=f"There are {', '.join(METHODS)}.")
     if method == "gdbstub" and machine.gdb is None and machine.qmp:
+        _refuse_paused(machine)
         return gdbstub.GdbStub.open(open_gdb(machine), threads_of(machine))
     if method not in machine.registers_by:
         there = ", ".join(machine.registers_by) or "none"
@@ -46,6 +47,7 @@ def open_source(machine: Machine, method: str | None = None) -> VcpuSource:
     if method == "kvm-hold":
         return KvmHold.open(machine.pid)
     if method == "gdbstub" and machine.gdb:
+        _refuse_paused(machine)
         return gdbstub.GdbStub.open(machine.gdb, threads_of(machine))
     if method == "tcg-state":
         with monitor(machine) as hmp:
@@ -54,6 +56,20 @@ def open_source(machine: Machine, method: str | None = None) -> VcpuSource:
             return TcgState.open(machine.pid, hmp, threads_of(machine))
     assert machine.qmp is not None
     return QmpRegisters.open(machine.qmp, machine.pid, stopping=method == "qmp-stop")
+
+
+def _refuse_paused(machine: Machine) -> None:
+    """Refuse a machine of which QMP says that it is paused: after a gdb session it would run. Without QMP, see `Gdb.greet`."""
+    running = True
+    if machine.qmp and "qmp-live" in machine.registers_by:
+        with suppress(UnspoolError), as_request("the QMP socket"):
+            qmp = Qmp.open(machine.qmp)
+            try:
+                running = qmp.running()
+            finally:
+                qmp.close()
+    if not running:
+        refuse_paused()
 
 
 def open_gdb(machine: Machine, path: str = "") -> Endpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ _MOST = 10_000
 _UNITS = {"": 1 << 20, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"(\d{1,18})([bkmgt]?)", re.IGNORECASE)
 _DEFAULT_RAM = 128 << 20
-_ENCRYPTED = re.compile(r"(sev-guest|sev-snp-guest|tdx-guest)")
+_ENCRYPTED = frozenset({"sev-guest", "sev-snp-guest", "tdx-guest"})
+_ENCRYPTION = ("confidential-guest-support", "memory-encryption")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +64,27 @@ def parse(arguments: Sequence[str], pid: int | None = None) -> QemuOptions:
         elif option in {"machine", "M"}:
             machine = named.get("type") or words or machine
             low_limit = _bytes(named.get("max-ram-below-4g", "")) or low_limit
+            encrypted = encrypted or next((word for word in _ENCRYPTION if named.get(word)), "")
         elif option == "m":
             ram = _bytes(named.get("size") or words) or ram
         elif option == "smp":
             vcpus = _number(named.get("cpus") or words) or vcpus
-        elif option == "object" and (match := _ENCRYPTED.match(value)):
-            encrypted = match[1]
+        elif option == "object" and (kind := _object_kind(value)) in _ENCRYPTED:
+            encrypted = kind
     qmp, inherited = _qmp(pairs, pid)
     kvm = any(_wants_kvm(option, value) for option, value in pairs)
     return QemuOptions(name, uuid, machine, ram, vcpus, low_limit, qmp, _gdb(pairs, pid), inherited, encrypted, kvm)
+
+
+def _object_kind(value: str) -> str:
+    """The type of an object: the first word, or in JSON, as libvirt writes it, "qom-type"."""
+    if not value.startswith("{"):
+        return value.partition(",")[0].removeprefix("qom-type=")
+    try:
+        kind = json.loads(value)["qom-type"]
+    except (ValueError, KeyError, RecursionError):
+        return ""
+    return kind if isinstance(kind, str) else ""
 
 
 def _wants_kvm(option: str, value: str) -> bool:

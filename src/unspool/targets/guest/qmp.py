@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from unspool.errors import BadInput, UnspoolError, Unsupported
-from unspool.targets.guest.channel import CONNECT_SECONDS, Channel, Endpoint, as_request, connect
+from unspool.targets.guest.channel import CONNECT_SECONDS, Channel, Endpoint, as_request, connect, refuse_paused
 from unspool.targets.guest.hmp_text import vcpu_state
 from unspool.targets.guest.registers import RefusalKind, Refused, VcpuState
 from unspool.targets.guest.vcpu_threads import VcpuThreads
@@ -142,7 +142,7 @@ class QmpRegisters:
         try:
             with as_request(f"the QMP socket {str(endpoint)!r}"):
                 if stopping and not qmp.running():
-                    _refuse_paused()
+                    refuse_paused()
                 return cls(qmp, qmp.vcpu_threads(pid), stopping=stopping)
         except BaseException:
             qmp.close()
@@ -229,10 +229,6 @@ class QmpRegisters:
             self._watchdog.abandon()
         self._qmp.close()
         return self._ended
-
-
-def _refuse_paused() -> None:
-    raise Unsupported("the machine is paused", hint="Let it run first (QMP `cont`, `virsh resume NAME`).")
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
