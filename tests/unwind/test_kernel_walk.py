@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 from unwind.kernel_builder import (
+    CALL,
     END,
     FUNCTION,
     IRQ_TOP,
@@ -301,6 +302,19 @@ class TestThunks:
         assert (names, Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
         found = KernelUnwinder(kernel).unwind(kernel.thread(thunk + FUNCTION + offset, TASK_TOP - 8 * len(words), words))
         assert (["__pi_" + names[0], *names[1:]], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+
+    def test_a_safe_return_drops_the_address_that_its_own_call_has_pushed(self) -> None:
+        """srso_return_thunk calls it, and nothing returns there; one instruction later the word is gone."""
+        kernel = Kernel()
+        drop = bytes.fromhex("488d642408c3")
+        thunk = kernel.function("srso_safe_ret", call(8), code=drop)
+        kernel.function("srso_return_thunk", call(8), code=CALL)
+        kernel.function("caller", call(8))
+        kernel.function("entry", saved())
+        for offset, pushed in ((0, [TEXT + FUNCTION + len(CALL)]), (len(drop) - 1, [])):
+            words = [*pushed, at(kernel, "caller"), at(kernel, "entry"), *USER]
+            found = KernelUnwinder(kernel).unwind(kernel.thread(thunk + offset, TASK_TOP - 8 * len(words), words))
+            assert (["srso_safe_ret", "caller", "entry"], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
 
     def test_where_it_does_not_the_guess_is_marked(self) -> None:
         kernel = Kernel()

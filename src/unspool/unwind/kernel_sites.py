@@ -34,6 +34,8 @@ _SWITCH_SIZE = 160
 _LFENCE = bytes.fromhex("0faee8")
 _LRETQ = bytes.fromhex("48cb")
 _RET, _JMP_REL32 = 0xC3, 0xE9
+# srso_safe_ret: lea 8(%rsp),%rsp; ret. Whoever comes here has called it, and is not returned to (arch/x86/lib/retpoline.S).
+_DROP_AND_RET = bytes.fromhex("488d642408c3")
 _LONGEST = 8
 
 
@@ -252,6 +254,8 @@ class KernelSites:
             if _is_store_to_stack(code) or code[0] in {_RET, _JMP_REL32}:
                 return _pushed(2)
             return None
+        if code.startswith(_DROP_AND_RET):
+            return _pushed(2)
         return _pushed(1) if code[0] == _RET or ip == thunk.address else None
 
 
