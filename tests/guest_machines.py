@@ -52,6 +52,7 @@ class Wanted:
     gdb: bool = True
     qmp: bool = True
     append: str = ""
+    more: Sequence[str] = ()
     nice: int = 5
 
 
@@ -209,6 +210,7 @@ def command_line(name: str, folder: Path, initramfs: Path, wanted: Wanted) -> li
         *("-drive", f"if=none,id=d0,format=raw,file={disk}", "-device", "virtio-blk-pci,drive=d0"),
         *(["-qmp", f"unix:{folder}/qmp,server=on,wait=off"] if wanted.qmp else []),
         *(["-gdb", f"unix:{folder}/gdb,server=on,wait=off"] if wanted.gdb else []),
+        *wanted.more,
     ]
 
 
@@ -226,9 +228,9 @@ def fetched(folder: Path, *arguments: str) -> Path:
     return folder
 
 
-def initramfs_of(folder: Path, programs: Programs, output: Path) -> Path:
-    """The initramfs for that kernel, with the programs of the workloads in it."""
-    names = ("guest_user", "guest_calls")
+def initramfs_of(folder: Path, programs: Programs, output: Path, *more: str) -> Path:
+    """The initramfs for that kernel, with the programs of the workloads in it, and `more` of tests/programs."""
+    names = ("guest_user", "guest_calls", *more)
     files = [f"/bin/{name}={programs.build(f'{name}.c', '-O2', '-static', '-fomit-frame-pointer', '-g0')}" for name in names]
     subprocess.run([sys.executable, SCRIPTS / "image.py", folder, output, *files], check=True, timeout=120)
     return output

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from guest_machines import GuestMachine
@@ -319,10 +319,28 @@ def test_a_client_on_the_qmp_socket_is_told(guest_machine: GuestMachine) -> None
     runs(guest_machine)
 
 
-@pytest.mark.parametrize("kind", ["pc", "q35"])
-def test_the_memory_of_a_machine_that_cannot_be_asked_is_found(boot_guest: Callable[..., GuestMachine], kind: str) -> None:
-    """Out of its mappings and its machine type: the same as QEMU itself tells, with memory on both sides of 4 GiB."""
-    guest = boot_guest(wait=False, shared=False, machine=kind, memory=4608, gdb=False)
+NODES = [
+    *("-object", "memory-backend-ram,id=n0,size=2304M", "-object", '{"qom-type":"memory-backend-memfd","id":"n1","size":2415919104}'),
+    *("-numa", "node,nodeid=1,cpus=1,memdev=n1", "-numa", "node,nodeid=0,cpus=0,memdev=n0"),
+]
+"""Two nodes with as much memory: which of the two mappings is which, only QEMU's own lists say."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("pc", []),
+        ("q35", []),
+        ("pc", NODES),
+        # A file that is not shared, as `-mem-path` makes it, and another block of the same size.
+        ("q35", ["-mem-path", "/dev/shm", "-object", "memory-backend-ram,id=dimm,size=4608M"]),
+    ],
+)
+def test_the_memory_of_a_machine_that_cannot_be_asked_is_found(
+    boot_guest: Callable[..., GuestMachine], kind: str, more: Sequence[str]
+) -> None:
+    """Out of its mappings, its command line and its own lists: the same as QEMU tells, with memory on both sides of 4 GiB."""
+    guest = boot_guest(wait=False, shared=False, machine=kind, memory=4608, gdb=False, more=more)
     wait_for(lambda: guest.qmp.exists() and machine_of(guest.pid) is not None)
     machine = found(guest)
     with contextlib.closing(open_ram(machine)) as told:

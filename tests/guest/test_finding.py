@@ -21,6 +21,7 @@ from unspool.cli.main import main
 from unspool.errors import NoSuchTarget, Unsupported
 from unspool.targets.guest import sockets
 from unspool.targets.guest.channel import Endpoint, connect
+from unspool.targets.guest.layout import Block
 from unspool.targets.guest.machines import Machine, find_machines, machine_of, select
 from unspool.targets.guest.missing import hints
 from unspool.targets.guest.opening import automatic, open_source
@@ -38,7 +39,7 @@ def test_a_plain_command_line_says_all() -> None:
     """Also with two minus signs, and with a doubled comma in a path."""
     text = "--name plain -M q35 -m 2G -smp 3 -qmp unix:/run/a,,b.qmp,server=on,wait=off -gdb tcp::1234 -enable-kvm"
     options = parse(text.split(), 7)
-    assert ("plain", "q35", 2 << 30, 3) == (options.name, options.machine, options.ram, options.vcpus)
+    assert ("plain", "q35", 2 << 30, 3) == (options.name, options.plan.machine_type, options.plan.size, options.vcpus)
     assert Endpoint(path="/run/a,b.qmp", pid=7) == options.qmp
     assert Endpoint(port=1234, pid=7) == options.gdb
 
@@ -46,7 +47,7 @@ def test_a_plain_command_line_says_all() -> None:
 def test_libvirts_command_line_hands_the_qmp_socket_over() -> None:
     options = parse(LIBVIRT.split())
     assert ("web-1", "2f0c", "pc-q35-7.2", 4 << 30, 4, 2 << 30) == (
-        options.name, options.uuid, options.machine, options.ram, options.vcpus, options.low_limit,
+        options.name, options.uuid, options.plan.machine_type, options.plan.size, options.vcpus, options.plan.low_limit,
     )  # fmt: skip
     assert options.qmp is None
     assert options.qmp_inherited
@@ -79,6 +80,32 @@ def test_what_accelerates_is_said(text: str, *, wants: bool) -> None:
     assert wants is parse(text.split()).wants_kvm
 
 
+NODES = (
+    "-machine q35,memory-backend=none -m 4096 -object memory-backend-ram,id=n0,size=3G -numa node,nodeid=1,memdev=n1,cpus=1 "
+    '-object {"qom-type":"memory-backend-memfd","id":"n1","size":1073741824} -numa node,nodeid=0,memdev=n0 -numa node,nodeid=2,cpus=2'
+)
+
+
+def test_the_blocks_of_memory_are_those_of_the_nodes() -> None:
+    """In the order of their numbers; without nodes, or where one is not understood, it is one block."""
+    assert (Block("n0", 3 << 30), Block("n1", 1 << 30)) == parse(NODES.split()).plan.blocks
+    for text, name in {
+        "": "pc.ram",
+        "-M microvm": "microvm.ram",
+        "-machine pc,memory-backend=ram -numa node": "ram",
+        "-numa node,memdev=x": "pc.ram",
+        "-numa cpu,node-id=0 -object memory-backend-ram,id=x -numa node,memdev=x": "pc.ram",
+    }.items():
+        assert (Block(name, 1 << 30),) == parse(["-m", "1G", *text.split()]).plan.blocks
+
+
+def test_a_layout_that_is_given_by_hand_is_written_out() -> None:
+    """Each part with its address in the guest: both sides of the hole below 4 GiB."""
+    (hint,) = hints(machine(accel="kvm", memory_by=""), "qemu-kvm", parse([*LIBVIRT.split(), *NODES.split()]), busy=False, encrypted="")
+    given = "0x0:0x80000000@0xADDRESS,0x100000000:0x40000000@0xADDRESS,0x140000000:0x40000000@0xADDRESS"
+    assert f"'gpa2hva 0x140000000'   and give it: --guest-memory {given}" in hint.mend
+
+
 def test_encrypted_machines_are_recognised() -> None:
     assert "sev-snp-guest" == parse(["-object", "sev-snp-guest,id=sev0,cbitpos=51"]).encrypted
     assert "tdx-guest" == parse(["-object", "qom-type=tdx-guest,id=tdx0"]).encrypted
@@ -93,7 +120,7 @@ def test_encrypted_machines_are_recognised() -> None:
 def test_any_command_line_is_read(words: list[str]) -> None:
     """Whatever is malformed is left out."""
     options = parse(words)
-    assert options.ram > 0
+    assert options.plan.size > 0
     assert options.vcpus > 0
 
 
@@ -128,7 +155,7 @@ def test_machines_are_selected_by_name_uuid_or_pid() -> None:
         ({"qmp": None}, "-name m", "no QMP socket and no gdb socket", "-gdb unix:"),
         ({"qmp": Endpoint(path="q")}, "-qmp unix:q", "no gdb socket", "unspool guest gdb"),
         ({}, LIBVIRT, "no gdb socket", "virsh qemu-monitor-command m --hmp 'gdbserver unix:"),
-        ({"accel": "kvm", "memory_by": ""}, LIBVIRT, "memory lies", "virsh qemu-monitor-command m --hmp 'gpa2hva 0'"),
+        ({"accel": "kvm", "memory_by": ""}, LIBVIRT, "memory lies", "virsh qemu-monitor-command m --hmp 'gpa2hva 0x0'; "),
         ({"accel": "kvm", "memory_by": ""}, "-name m", "memory lies", "--guest-memory"),
     ],
 )
@@ -164,6 +191,22 @@ def test_nothing_mends_what_cannot_be_read() -> None:
     ]
     (hint,) = hints(machine(), "qemu-kvm", options, busy=False, encrypted="sev-guest")
     assert ("", True) == (hint.mend, "encrypted" in hint.what)
+
+
+def test_a_client_on_a_control_socket_is_told(tmp_path: Path) -> None:
+    """Nothing that needs the socket is offered then."""
+    with serving(FakeQmp, tmp_path / "gdb") as fake:
+        endpoint = Endpoint(path=str(fake.path), pid=os.getpid())
+        connection = connect(endpoint)
+        try:
+            found = machine(gdb=endpoint, qmp=endpoint)
+            told = [hint.what for hint in hints(found, "qemu-kvm", parse([]), busy=True, encrypted="")]
+            assert ["its QMP socket serves", "its gdb socket serves"] == [what[:21] for what in told]
+        finally:
+            connection.close()
+    assert ["its QMP socket serves"] == [
+        hint.what[:21] for hint in hints(machine(qmp=Endpoint(path="q")), "qemu-kvm", parse([]), busy=True, encrypted="")
+    ]
 
 
 def test_another_machines_files_need_privileges() -> None:

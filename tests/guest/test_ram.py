@@ -7,6 +7,7 @@ import ctypes
 import itertools
 import mmap
 import os
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -16,9 +17,9 @@ from hypothesis import strategies as st
 
 from unspool.errors import BadInput, BadRequest, NoSuchTarget, Unsupported
 from unspool.model.module import Mapping
-from unspool.targets.guest import layout, ram
-from unspool.targets.guest.layout import FOUR_GIB, GIB, Extent
-from unspool.targets.guest.ram import Ram
+from unspool.targets.guest import layout, ram, ram_blocks
+from unspool.targets.guest.layout import FOUR_GIB, GIB, Block, Extent, Plan
+from unspool.targets.guest.ram import Ram, mappings_of
 
 PAGE = 4096
 SIZE = 64 * PAGE
@@ -169,3 +170,55 @@ def test_memory_is_found_by_its_size_only_when_that_is_one_mapping() -> None:
     one, two = mapping(0x5000_0000_0000, GIB), mapping(0x6000_0000_0000, GIB)
     assert one == layout.by_size([one, mapping(0x7000_0000_0000, PAGE)], GIB)
     assert layout.by_size([one, two], GIB) is None
+
+
+def test_blocks_lie_one_after_the_other_around_the_hole() -> None:
+    """The block that reaches over its beginning is two parts; a machine type that is not known has none."""
+    blocks = (Block("a", GIB), Block("b", 2 * GIB), Block("c", GIB))
+    assert (
+        Extent(0, GIB, 0x1000_0000_0000),
+        Extent(GIB, GIB, 0x3000_0000_0000),
+        Extent(FOUR_GIB, GIB, 0x3000_0000_0000 + GIB),
+        Extent(FOUR_GIB + GIB, GIB, 0x2000_0000_0000),
+    ) == Plan("q35", blocks).extents((0x1000_0000_0000, 0x3000_0000_0000, 0x2000_0000_0000))
+    assert (Extent(0, GIB, 0),) == Plan("pc", blocks[:1]).extents((0,))
+    assert () == Plan("raspi3b", blocks).extents((0, 0, 0))
+
+
+class RamBlock:
+    """What begins a struct RAMBlock of QEMU, on the heap."""
+
+    def __init__(self, name: bytes, host: int, size: int) -> None:
+        """A block with that name, at that address, of that size."""
+        self.libc = ctypes.CDLL(None)
+        self.libc.malloc.restype = ctypes.c_void_p
+        self.address = self.libc.malloc(ctypes.c_size_t(400))
+        data = struct.pack("<3Q Q 2Q 2Q Q I", 0, 0, 0, host, 0, 0, size, size, 0, 0) + name
+        ctypes.memset(self.address, 0, 400)
+        ctypes.memmove(self.address, data, len(data))
+
+    def free(self) -> None:
+        """Give it back, without a trace."""
+        ctypes.memset(self.address, 0, 400)
+        self.libc.free(ctypes.c_void_p(self.address))
+
+
+def test_blocks_are_found_in_the_lists_of_their_process() -> None:
+    """Those of one size are told apart by their names; a name without a mapping's address, or with two, is not believed."""
+    one, two = Block("unspool-node0", 1 << 20), Block("unspool-node1", 1 << 20)
+    with mmap.mmap(-1, 1 << 20) as first, mmap.mmap(-1, 1 << 20) as second:
+        places = [ctypes.addressof(ctypes.c_char.from_buffer(memory)) for memory in (first, second)]
+        found = [RamBlock(b"unspool-node0", places[0], 1 << 20), RamBlock(b"/objects/unspool-node1", places[1], 1 << 20)]
+        try:
+            pid = os.getpid()
+            found.append(RamBlock(b"unspool-node0", 0x10, 1 << 20))
+            found.append(RamBlock(b"unspool-node0", places[1], 2 << 20))
+            assert tuple(places) == ram_blocks.addresses(pid, mappings_of(pid), (one, two))
+            assert tuple(places[::-1]) == ram_blocks.addresses(pid, mappings_of(pid), (two, one))
+            assert () == ram_blocks.addresses(pid, mappings_of(pid), (one, Block("unspool-node2", 1 << 20)))
+            found.append(RamBlock(b"unspool-node0", places[1], 1 << 20))
+            assert () == ram_blocks.addresses(pid, mappings_of(pid), (one, two))
+        finally:
+            for block in found:
+                block.free()
+    assert () == ram_blocks.addresses(1 << 22, [], (one,))

@@ -33,6 +33,49 @@ class Extent:
         return self.start + self.size
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block of memory that QEMU allocates as one: its name (the backend's id, or the machine type's), and its size in bytes."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a QEMU command line says of the memory: the machine's type ("" for the default), the blocks in order of guest addresses.
+
+    `low_limit` is the option max-ram-below-4g.
+    """
+
+    machine_type: str
+    blocks: tuple[Block, ...]
+    low_limit: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all blocks."""
+        return sum(block.size for block in self.blocks)
+
+    def extents(self, positions: Sequence[int]) -> tuple[Extent, ...]:
+        """The memory, when the blocks begin at those positions: up to the hole from address 0, the rest from 4 GiB."""
+        if self._low is None:
+            return ()
+        found, start = [], 0
+        for block, position in zip(self.blocks, positions, strict=True):
+            below = min(max(self._low - start, 0), block.size)
+            if below:
+                found.append(Extent(start, below, position))
+            if below < block.size:
+                found.append(Extent(FOUR_GIB + start + below - self._low, block.size - below, position + below))
+            start += block.size
+        return joined(found)
+
+    @property
+    def _low(self) -> int | None:
+        return low_memory(self.machine_type, self.size, self.low_limit)
+
+
 Hmp = Callable[[str], str]
 """A command of QEMU's human monitor, and what it prints."""
 
@@ -99,14 +142,6 @@ def low_memory(machine_type: str, size: int, limit: int | None = None) -> int | 
     return min(low, size)
 
 
-def split(size: int, low: int, position: int) -> tuple[Extent, ...]:
-    """One block of memory at `position`: its first `low` bytes from address 0, the rest from 4 GiB."""
-    parts = [Extent(0, low, position)]
-    if size > low:
-        parts.append(Extent(FOUR_GIB, size - low, position + low))
-    return tuple(parts)
-
-
 def by_size(mappings: Sequence[Mapping], size: int) -> Mapping | None:
     """The one mapping of exactly that size that can be a machine's memory, None when there is none or more than one."""
     found = [mapping for mapping in mappings if mapping.end - mapping.start == size and is_ram(mapping)]
@@ -131,6 +166,5 @@ def guessed(mappings: Sequence[Mapping], smallest: int = 16 << 20) -> tuple[Exte
 
 
 def is_ram(mapping: Mapping) -> bool:
-    """Whether the mapping can hold a machine's memory: readable and writable data, anonymous or shared."""
-    anonymous = mapping.inode == 0 and not mapping.path.startswith("[")
-    return mapping.readable and mapping.writable and not mapping.executable and (anonymous or mapping.shared)
+    """Whether the mapping can hold a machine's memory: readable and writable data, also of a file (huge pages)."""
+    return mapping.readable and mapping.writable and not mapping.executable and not mapping.path.startswith("[")

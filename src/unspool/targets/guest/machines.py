@@ -14,7 +14,7 @@ from pathlib import Path
 from unspool.errors import NoSuchTarget, UnspoolError
 from unspool.model.module import Mapping
 from unspool.targets import procfs
-from unspool.targets.guest import layout, ram, sockets
+from unspool.targets.guest import layout, ram, ram_blocks, sockets
 from unspool.targets.guest.channel import Endpoint
 from unspool.targets.guest.missing import Hint, hints, readable
 from unspool.targets.guest.qemu_options import QemuOptions, is_qemu, is_x86, parse, program_name
@@ -48,8 +48,7 @@ class Machine:
     registers_by: tuple[str, ...] = ()
     memory_by: str = ""
     missing: tuple[Hint, ...] = ()
-    machine_type: str = ""
-    low_limit: int | None = field(default=None, repr=False)
+    plan: layout.Plan | None = field(default=None, repr=False)
 
 
 def find_machines() -> list[Machine]:
@@ -108,7 +107,7 @@ def encrypted_by(pid: int) -> str:
 def _qemu(pid: int, start_ns: int, program: str, kvm: int) -> Machine:
     options = parse(_arguments(pid), pid)
     gdb = options.gdb or _gdb_opened_later(pid)
-    mappings, memory_by = _memory(pid, lambda found: _by_options(found, options))
+    mappings, memory_by = _memory(pid, lambda found: planned_extents(pid, found, options.plan))
     machine = Machine(
         name=options.name or f"qemu-{pid}",
         uuid=options.uuid,
@@ -118,12 +117,11 @@ def _qemu(pid: int, start_ns: int, program: str, kvm: int) -> Machine:
         # Where the descriptors are not ours to see, the command line is believed.
         accel="kvm" if kvm or (options.wants_kvm and not any(sockets.descriptors(pid))) else "tcg",
         vcpus=kvm or len(named_threads(pid).tids) or options.vcpus,
-        ram_bytes=options.ram,
+        ram_bytes=options.plan.size,
         qmp=options.qmp,
         gdb=gdb,
         memory_by=memory_by or ("process" if mappings and (options.qmp or gdb) else ""),
-        machine_type=options.machine,
-        low_limit=options.low_limit,
+        plan=options.plan,
     )
     return _judged(machine, program, options)
 
@@ -170,15 +168,11 @@ def _memory(pid: int, find: Callable[[Sequence[Mapping]], tuple[layout.Extent, .
     return (), ""
 
 
-def _by_options(mappings: Sequence[Mapping], options: QemuOptions) -> tuple[layout.Extent, ...]:
-    return plain_extents(mappings, options.machine, options.ram, options.low_limit)
-
-
-def plain_extents(mappings: Sequence[Mapping], machine_type: str, size: int, low_limit: int | None = None) -> tuple[layout.Extent, ...]:
-    """The memory of a QEMU machine that cannot be asked: one block of that size, laid out as the machine's type does; () when unclear."""
-    mapping = layout.by_size(mappings, size)
-    low = layout.low_memory(machine_type, size, low_limit)
-    return layout.split(size, low, mapping.start) if mapping and low else ()
+def planned_extents(pid: int, mappings: Sequence[Mapping], plan: layout.Plan) -> tuple[layout.Extent, ...]:
+    """The memory of a QEMU machine that cannot be asked, laid out as its command line says; () when a block is not found."""
+    alone = layout.by_size(mappings, plan.size) if len(plan.blocks) == 1 else None
+    positions = (alone.start,) if alone else ram_blocks.addresses(pid, mappings, plan.blocks)
+    return plan.extents(positions) if positions else ()
 
 
 def _gdb_opened_later(pid: int) -> Endpoint | None:

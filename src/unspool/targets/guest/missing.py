@@ -56,21 +56,31 @@ def _qemu(machine: Machine, options: QemuOptions, *, busy: bool) -> Iterator[Hin
     gdb = shlex.quote(f"gdbserver unix:{_gdb_path(machine.pid)},server=on,wait=off")
     if busy:
         yield Hint("its QMP socket serves another client (one at a time)", "end that client; libvirt's own: see docs/guest-back-ends.md")
+    if machine.gdb and sockets.busy(machine.pid, machine.gdb.path, machine.gdb.port):
+        yield Hint("its gdb socket serves another client (one at a time)", "end that client, or take --guest-registers qmp-live")
     if machine.accel == "tcg" and machine.gdb is None:
         if options.qmp_inherited:
             yield Hint("no gdb socket", f"virsh qemu-monitor-command {name} --hmp {gdb}")
-        elif machine.qmp:
+        elif machine.qmp and not busy:
             yield Hint("no gdb socket: registers only live (racy), or by stopping through QMP", f"unspool guest gdb {machine.pid}")
-        else:
+        elif not machine.qmp:
             yield Hint(
                 "no QMP socket and no gdb socket: its registers cannot be read",
                 "start it with -qmp unix:/run/NAME.qmp,server=on,wait=off -gdb unix:/run/NAME.gdb,server=on,wait=off",
             )
     if not machine.memory_by:
-        mend = "start it with -qmp unix:/run/NAME.qmp,server=on,wait=off, or give it: --guest-memory 0xGUEST:0xSIZE@0xADDRESS,..."
-        if options.qmp_inherited:
-            mend = f"virsh qemu-monitor-command {name} --hmp 'gpa2hva 0', and give it: --guest-memory 0x0:0xSIZE@0xADDRESS"
-        yield Hint("where its memory lies in its process is not known", mend)
+        yield Hint("where its memory lies in its process is not known", _layout_by_hand(name, options))
+
+
+def _layout_by_hand(name: str, options: QemuOptions) -> str:
+    """How a user finds the layout, and what is left to fill in."""
+    parts = options.plan.extents([number << 56 for number in range(len(options.plan.blocks))])[:8]
+    given = ",".join(f"{part.start:#x}:{part.size:#x}@0xADDRESS" for part in parts) or "0xGUEST:0xSIZE@0xADDRESS,..."
+    if not options.qmp_inherited:
+        return f"start it with -qmp unix:/run/NAME.qmp,server=on,wait=off, or give it: --guest-memory {given}"
+    asked = [f"gpa2hva {part.start:#x}" for part in parts] or ["info mtree -f", "gpa2hva 0x0"]
+    commands = "; ".join(f"virsh qemu-monitor-command {name} --hmp '{command}'" for command in asked)
+    return f"{commands}   and give it: --guest-memory {given}"
 
 
 def _gdb_path(pid: int) -> str:

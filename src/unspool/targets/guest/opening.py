@@ -10,7 +10,7 @@ from unspool.targets.guest import gdbstub, layout, ram, sockets
 from unspool.targets.guest.channel import Endpoint, as_request, refuse_paused
 from unspool.targets.guest.kvm_hold import KvmHold
 from unspool.targets.guest.layout import Hmp
-from unspool.targets.guest.machines import Machine, plain_extents
+from unspool.targets.guest.machines import Machine, planned_extents
 from unspool.targets.guest.qmp import Qmp, QmpRegisters
 from unspool.targets.guest.ram import Ram
 from unspool.targets.guest.registers import VcpuSource
@@ -99,10 +99,7 @@ def open_ram(machine: Machine, given: str | None = None) -> Ram:
             with suppress(BadInput, TimeoutError, ConnectionError):
                 return ram.open_at(machine.pid, layout.from_monitor(hmp))
     mappings = ram.mappings_of(machine.pid)
-    if machine.vmm == "qemu":
-        extents = plain_extents(mappings, machine.machine_type, machine.ram_bytes, machine.low_limit)
-    else:
-        extents = layout.guessed(mappings)
+    extents = planned_extents(machine.pid, mappings, machine.plan) if machine.plan else layout.guessed(mappings)
     if not extents:
         raise Unsupported(
             f"where the memory of machine {machine.name!r} lies is not known",

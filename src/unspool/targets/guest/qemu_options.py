@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from unspool.targets.guest.channel import Endpoint
+from unspool.targets.guest.layout import Block, Plan
 
 _MOST = 10_000
-_UNITS = {"": 1 << 20, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"(\d{1,18})([bkmgt]?)", re.IGNORECASE)
 _DEFAULT_RAM = 128 << 20
 _ENCRYPTED = frozenset({"sev-guest", "sev-snp-guest", "tdx-guest"})
@@ -20,14 +21,12 @@ _ENCRYPTION = ("confidential-guest-support", "memory-encryption")
 
 @dataclass(frozen=True, slots=True)
 class QemuOptions:
-    """What the options say: `machine` is the type ("" when it is not given), `ram` in bytes, `low_limit` the option max-ram-below-4g."""
+    """What the options say: `plan` of the memory, `vcpus` at the start."""
 
     name: str
     uuid: str
-    machine: str
-    ram: int
+    plan: Plan
     vcpus: int
-    low_limit: int | None
     qmp: Endpoint | None
     gdb: Endpoint | None
     qmp_inherited: bool
@@ -69,22 +68,43 @@ def parse(arguments: Sequence[str], pid: int | None = None) -> QemuOptions:
             ram = _bytes(named.get("size") or words) or ram
         elif option == "smp":
             vcpus = _number(named.get("cpus") or words) or vcpus
-        elif option == "object" and (kind := _object_kind(value)) in _ENCRYPTED:
+        elif option == "object" and (kind := _object(value).get("qom-type", "")) in _ENCRYPTED:
             encrypted = kind
     qmp, inherited = _qmp(pairs, pid)
     kvm = any(_wants_kvm(option, value) for option, value in pairs)
-    return QemuOptions(name, uuid, machine, ram, vcpus, low_limit, qmp, _gdb(pairs, pid), inherited, encrypted, kvm)
+    plan = Plan(machine, _blocks(pairs, ram, machine), low_limit)
+    return QemuOptions(name, uuid, plan, vcpus, qmp, _gdb(pairs, pid), inherited, encrypted, kvm)
 
 
-def _object_kind(value: str) -> str:
-    """The type of an object: the first word, or in JSON, as libvirt writes it, "qom-type"."""
+def _object(value: str) -> dict[str, str]:
+    """An object's properties, its type as "qom-type"; also in JSON, as libvirt writes it."""
     if not value.startswith("{"):
-        return value.partition(",")[0].removeprefix("qom-type=")
+        words, named = _split(value)
+        return {"qom-type": words} | named
     try:
-        kind = json.loads(value)["qom-type"]
-    except (ValueError, KeyError, RecursionError):
-        return ""
-    return kind if isinstance(kind, str) else ""
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return {}
+    return {key: str(word) for key, word in found.items()}
+
+
+def _blocks(pairs: Sequence[tuple[str, str]], ram: int, machine: str) -> tuple[Block, ...]:
+    """The blocks of the machine's memory: one for each NUMA node that has a backend (qemu(1), -numa), else one."""
+    backends = {found["id"]: found for option, value in pairs if option == "object" for found in [_object(value)] if "id" in found}
+    nodes: dict[int, str] = {}
+    whole = ""
+    for option, value in pairs:
+        words, named = _split(value)
+        if option == "numa" and words == "node":
+            number = named.get("nodeid", "")
+            nodes[_number(number) if number else len(nodes)] = named.get("memdev", "")
+        elif option in {"machine", "M"}:
+            whole = named.get("memory-backend", whole)
+    names = [nodes[number] for number in sorted(nodes) if nodes[number]]
+    sizes = [_bytes(backends.get(name, {}).get("size", ""), plain=1) for name in names]
+    if names and all(sizes):
+        return tuple(map(Block, names, sizes))
+    return (Block(whole or ("microvm.ram" if machine == "microvm" else "pc.ram"), ram),)
 
 
 def _wants_kvm(option: str, value: str) -> bool:
@@ -180,9 +200,10 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
 
 
-def _bytes(text: str) -> int:
+def _bytes(text: str, plain: int = _UNITS["m"]) -> int:
+    """A size; one without a unit is a number of `plain` bytes: MiB in `-m`, bytes in an object."""
     match = _SIZE.fullmatch(text)
-    return int(match[1]) * _UNITS[match[2].lower()] if match else 0
+    return int(match[1]) * (_UNITS[match[2].lower()] if match[2] else plain) if match else 0
 
 
 def program_name(path: str) -> str:
