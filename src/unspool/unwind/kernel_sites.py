@@ -146,6 +146,11 @@ class KernelSites:
         symbol = self.image.symbol(site.ip if site.exact else site.ip - 1)
         return symbol is not None and symbol.name in _TRAMPOLINES
 
+    def is_breakpoint(self, site: KernelSite) -> bool:
+        """Whether the site lies in the entry of int3, which probes and code that is being rewritten raise."""
+        symbol = self.image.symbol(site.ip if site.exact else site.ip - 1)
+        return symbol is not None and symbol.name == "asm_exc_int3"
+
     def _at(self, ip: int) -> KernelSite:
         thunk = self._thunk(ip)
         if thunk is not None:

@@ -108,6 +108,7 @@ class _Walk:
         self.user_registers: int | None = None
         self.partial = False
         self.in_entry = False
+        self.trapped = False
         self.trust = Trust.REGISTERS
         sp = registers.values.get(X86_64.sp, 0)
         self.position = Position(X86_64, thread.memory, thread.space, dict(registers.values), registers.pc, sp, exact=exact)
@@ -120,7 +121,8 @@ class _Walk:
         callee: KernelSite | None = None
         while True:
             position = self.position
-            site = self.sites.of(position.ip, exact=position.exact)
+            site = self.sites.of(position.ip - self.trapped, exact=position.exact)
+            self.trapped = False
             if callee is not None and callee.saving and site.unsaved is not None:
                 site = site.unsaved
             callee = site
@@ -181,8 +183,23 @@ class _Walk:
             self.user_registers, self.partial = cfa, site.saved_ip == 0
             return Miss(Stop.END_KERNEL_ENTRY)
         if cs == _KERNEL_CS and ss in _KERNEL_SS and sane:
+            self.trapped = self.sites.is_breakpoint(site) and self._is_trapped(site, cfa, ip, sp)
             return None
         return Miss(Stop.END_UNEXPECTED, f"what lies at {cfa:#x} are no saved registers: CS would be {cs:#x}, SS {ss:#x}")
+
+    def _is_trapped(self, site: KernelSite, cfa: int, ip: int, sp: int) -> bool:
+        """Whether the saved registers are still as int3 left them: ip is behind it, and the instruction that it stands for has not run.
+
+        To make room for what the kernel pushes in its place, the entry copies the processor's words (and the one below them); the original
+        stays above (idtentry_body, arch/x86/entry/entry_64.S).
+        """
+        if site.saved == _IRET.size:
+            return True
+        data = self.position.memory.read(cfa + site.saved + 8, _IRET.size)
+        if data is None:
+            return False
+        above = _IRET.unpack(data)
+        return (above[0], above[3]) == (ip, sp)
 
     def _is_base(self, site: KernelSite) -> bool:
         """Whether ORC's end is one: code that runs before the stack is set up or after it was left, or the base of a task's stack."""
