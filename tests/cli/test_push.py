@@ -263,4 +263,4 @@ def test_a_file_that_is_no_recording_says_only_that(tmp_path: Path, capsys: pyte
 def test_there_is_one_thing_to_send(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 1 == main(["push", "--otlp", "http://localhost:4318"])
     assert 1 == main(["push", "--otlp", "http://localhost:4318", "-a", str(recording)])
-    assert 2 == capsys.readouterr().err.count("push takes either a recording, or -a or -p")
+    assert 2 == capsys.readouterr().err.count("push takes either a recording, or -a, -p or --guest")

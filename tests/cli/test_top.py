@@ -6,11 +6,13 @@ import asyncio
 import builtins
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.text import Text
+from store.recordings import guests
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static
 
@@ -18,7 +20,12 @@ from unspool.cli import top
 from unspool.cli.main import main
 from unspool.cli.top_screen import Help, Top
 from unspool.errors import NotPermitted
-from unspool.session.top import FunctionLine, Share, Table, ThreadLine, View
+from unspool.model.guest import HOST
+from unspool.session.guests import GuestPlan
+from unspool.session.recording import Plan
+from unspool.session.top import FunctionLine, Share, Table, ThreadLine, View, table
+from unspool.store.load import load
+from unspool.store.reader import open_recording
 
 HOSTILE = "evil\x1b]0;owned\x07[red]\u202eeman\n[/red]"
 FUNCTIONS = (
@@ -235,6 +242,55 @@ def test_threads_and_the_functions_of_one() -> None:
         assert View(10.0) == it.source.view
 
     played(steps)
+
+
+def test_threads_of_two_guests_may_have_one_number() -> None:
+    twins = tuple(ThreadLine(10, 10, "sh", "sh", Share(9 - len(guest), 1, 1, 0), guest) for guest in (HOST, "web", "web#2"))
+
+    async def steps(it: Stage) -> None:
+        await it.pilot.press("t")
+        await it.pilot.pause()
+        assert {"sh", "guest:web sh", "guest:web#2 sh"} == set(names(it.app))
+        await it.pilot.press("slash", *"web#2", "enter", "enter")
+        await it.pilot.pause()
+        assert View(10.0, 10, "web#2") == it.source.view
+        assert "thread 10 of guest web#2" in head(it.app)
+        await it.pilot.press("plus")
+        await it.pilot.pause()
+        assert View(30.0, 10, "web#2") == it.source.view
+
+    played(steps, table=replace(TABLE, threads=twins))
+
+
+def test_a_table_knows_the_guest_of_a_thread(tmp_path: Path) -> None:
+    with open_recording(guests(tmp_path / "a.unspool")) as recording:
+        profile = load(recording, timed=True)
+    every = table(profile, View(), 1.0, 0)
+    assert {(10, HOST): 2, (10, "web"): 5, (10, "web#2"): 2, (10, "db"): 3} == {
+        (line.tid, line.guest): line.total.samples for line in every.threads
+    }
+    for line in every.threads:
+        assert line.total.samples == table(profile, View(10.0, line.tid, line.guest), 1.0, 0).total.samples
+
+
+def test_two_kernels_may_have_one_function() -> None:
+    """Two guests with other kernels: the same name in the same module, and both are shown."""
+    schedule = FunctionLine("schedule", "[guest.kernel]", 5, Share(5, 5, 5, 0))
+
+    async def steps(it: Stage) -> None:
+        assert ["schedule", "schedule"] == names(it.app)
+
+    played(steps, table=replace(TABLE, functions=(schedule, schedule)))
+
+
+def test_what_is_watched_in_words() -> None:
+    def plan(**what: Any) -> Plan:
+        return Plan(Path("x"), **what)
+
+    assert "the machine" == top.what(plan(everything=True))
+    assert "process 7, guest web" == top.what(plan(pids=(7,), guests=GuestPlan("web")))
+    assert "the machine, all guests" == top.what(plan(everything=True, guests=GuestPlan("all")))
+    assert "guest web,db" == top.what(plan(guests=GuestPlan("web,db")))
 
 
 def test_a_longer_and_a_shorter_time() -> None:

@@ -12,16 +12,18 @@ from typing import cast
 import pytest
 from store.recordings import HEADER, MONOTONIC
 
-from unspool.capture.guest_events import File, Kernel, Sample
+from unspool.capture.guest_events import File, Kernel, Names, Sample
 from unspool.capture.guest_stacks import GuestStacks
 from unspool.capture.guest_user import UserStack
 from unspool.capture.guest_wire import GuestFrame, GuestModule, GuestStack, GuestTask, KernelFound, checked_stack, stack_to_wire
 from unspool.cli.recording_summary import guest_line, summary
 from unspool.model.stack import Frame, Stack
 from unspool.model.verdict import Judgement, Stop, Trust, Verdict
+from unspool.profile.columns import About
 from unspool.profile.rows import machines
 from unspool.session.guest_feed import GuestFeed, GuestTotals
 from unspool.session.recording import Progress
+from unspool.session.windows import Windows
 from unspool.store.load import load
 from unspool.store.reader import open_recording
 from unspool.store.writer import Writer
@@ -88,7 +90,7 @@ def test_a_program_without_unwind_data_does_not_hide_the_kernels_quality(tmp_pat
 
 def test_a_frame_is_looked_up_once_when_its_file_is_there(tmp_path: Path) -> None:
     """While it is recorded only what the guest has handed over; at the end all the rest."""
-    modules = {0: GuestModule("/bin/app", "", "file", 5), 1: GuestModule("/bin/big", "", "file", 0)}
+    modules = {0: GuestModule("/bin/app", "", "file", 5), 1: GuestModule("/bin/big", "", "file", 9)}
     frames = [GuestFrame(0x40_1000 + number, Trust.REGISTERS, exact=True, module=number % 2, offset=number) for number in range(4)]
     stacks = [
         GuestStack(TASK, tuple(some), 0, Stop.NO_UNWIND_INFO, CUT, "", told) for some, told in ((frames[:2], modules), (frames[2:], {}))
@@ -111,6 +113,31 @@ def test_a_frame_is_looked_up_once_when_its_file_is_there(tmp_path: Path) -> Non
         assert 4 == len({place.frame, later.frame, *(one.frame for one in rest)})
         assert [] == feed.unnamed(symbolizer, last=True)
         feed.close()
+
+
+def test_after_a_renewal_everything_is_told_again() -> None:
+    """A live view that begins anew knows nothing of modules that the guest told of before."""
+    first, second = Windows(), Windows()
+    with Symbolizer() as symbolizer:
+        feed = GuestFeed(MACHINE, first)
+        feed.take(Kernel(1, KernelFound("6.1.0", "#1", "aa" * 20, 0xFFFF_8000_0000_0000, 5)))
+        feed.take(Sample(MONOTONIC, 0, BUSYBOX))
+        feed.take(Names([(KERNEL_FRAME.ip, "schedule", 0)]))
+        (asked,) = feed.unnamed(symbolizer)
+        second.module("/something/else")
+        feed.renew(second)
+        assert [] == feed.unnamed(symbolizer)
+        feed.take(Sample(MONOTONIC, 1, replace(BUSYBOX, modules={})))
+        (again,) = feed.unnamed(symbolizer)
+        assert asked.file == again.file
+        feed.close()
+    profile = second.profile([second.take()], About())
+    assert {"[guest.kernel]", "/bin/busybox"} < {module.path for module in profile.modules}
+    assert "schedule" in {function.name for function in profile.functions}
+    (task,) = profile.tasks
+    assert ("web", "6.1.0", 7) == (profile.machine_name(task), profile.kernel_of(task), task.pid)
+    assert profile.timed is not None
+    assert [1] == profile.timed.vcpu.tolist()
 
 
 def test_the_summary_tells_guests_of_one_name_apart() -> None:

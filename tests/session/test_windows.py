@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from store.recordings import HEADER
 
+from unspool.model.guest import Guest
 from unspool.model.symbol import Named, Symbol, Unnamed
 from unspool.model.verdict import Judgement, Stop, Trust, Verdict
 from unspool.profile.columns import About, Profile
 from unspool.profile.paths import paths
 from unspool.profile.quality import quality
-from unspool.profile.rows import functions, processes
+from unspool.profile.rows import functions, machines, processes
 from unspool.profile.slices import slices
 from unspool.session import windows
 from unspool.session.windows import Windows
@@ -37,19 +38,25 @@ def fed(sink: Writer | Windows, samples: int = 300) -> None:
         named.append(dice.choice(choices))
     for frame, names in zip(frames, named, strict=True):
         sink.name(frame, names)
-    threads = []
+    threads: list[tuple[int, int, int | None]] = []
     for pid in (10, 20):
         process = sink.process(pid, 5, f"demo{pid}", "/usr/bin/demo" if pid == 10 else None, 1)
-        threads += [(process, sink.thread(process, pid + index, f"t{index}")) for index in range(3)]
+        threads += [(process, sink.thread(process, pid + index, f"t{index}"), None) for index in range(3)]
+    for guest in (Guest("web", 7), Guest("web", 8, kernel_release="6.1"), Guest("web", 7, kernel_release="6.2")):
+        process = sink.process(10, 5, "nginx", guest=sink.guest(guest))
+        frames.append(sink.frame(sink.module("/usr/bin/demo", guest=sink.guest(guest)), 5, 5, "user", Trust.CFI))
+        named.append(Unnamed("not there"))
+        sink.name(frames[-1], named[-1])
+        threads += [(process, sink.thread(process, 10, "nginx"), vcpu) for vcpu in (0, 1)]
     whole, cut = Judgement(Verdict.RELIABLE), Judgement(Verdict.UNRELIABLE, Stop.NO_UNWIND_INFO, 2)
     for index in range(samples):
         chain = tuple(dice.choices(frames, k=dice.randrange(1, 12)))
         is_cut = dice.random() < 0.3
-        stack = sink.stack(
-            chain, 0, Stop.NO_UNWIND_INFO if is_cut else Stop.END_PROCESS_ENTRY, modules[1] if is_cut else None, cut if is_cut else whole
-        )
+        end = (Stop.NO_UNWIND_INFO, modules[1], cut) if is_cut else (Stop.END_PROCESS_ENTRY, None, whole)
+        stack = sink.stack(chain, 0, *end, kernel_whole=dice.choice([None, False, True]))
         event = dice.choice([("cpu", ""), ("syscalls", "read")])
-        sink.sample(HEADER.monotonic_ns + index, *dice.choice(threads), index % 4, *event, 1, stack)
+        process, thread, vcpu = dice.choice(threads)
+        sink.sample(HEADER.monotonic_ns + index, process, thread, index % 4, *event, 1, stack, vcpu=vcpu)
 
 
 @pytest.fixture
@@ -65,8 +72,8 @@ def single(profile: Profile) -> list[tuple[object, ...]]:
     assert profile.timed is not None
     timed, stacks, of = profile.timed, profile.stacks, paths(profile)
     found = []
-    for time_ns, cpu, task, event, stack, weight in zip(
-        *(getattr(timed, name).tolist() for name in ("time_ns", "cpu", "task", "event", "stack", "weight")), strict=True
+    for time_ns, cpu, vcpu, task, event, stack, weight in zip(
+        *(getattr(timed, name).tolist() for name in ("time_ns", "cpu", "vcpu", "task", "event", "stack", "weight")), strict=True
     ):
         calls = []
         for entry in of.entries[of.start[stack] : of.start[stack + 1]].tolist():
@@ -77,10 +84,11 @@ def single(profile: Profile) -> list[tuple[object, ...]]:
             calls.append((function.name, function.named, module, *place))
         who = profile.tasks[task]
         end = (int(stacks.stop[stack]), profile.module_name(int(stacks.stop_module[stack])), int(stacks.verdict[stack]))
-        bad = int(stacks.bad[stack])
-        found.append(
-            (time_ns, cpu, who.pid, who.tid, who.process, who.thread, who.exe, str(profile.events[event]), weight, *end, bad, tuple(calls))
-        )
+        bad = int(stacks.bad[stack]), int(stacks.kernel_end[stack])
+        guest = profile.guest_of(who)
+        machine = (vcpu, guest and (guest.label, guest.kernel_release))
+        ids = (who.pid, who.tid, who.process, who.thread, who.exe)
+        found.append((time_ns, cpu, machine, *ids, str(profile.events[event]), weight, *end, *bad, tuple(calls)))
     return found
 
 
@@ -92,6 +100,7 @@ def test_they_are_the_same_samples(stored: Profile) -> None:
     assert sorted(map(str, functions(stored))) == sorted(map(str, functions(profile)))
     assert quality(stored) == quality(profile)
     assert sorted(map(str, processes(stored))) == sorted(map(str, processes(profile)))
+    assert sorted(map(str, machines(stored))) == sorted(map(str, machines(profile)))
 
 
 def test_windows_can_be_joined_and_cut(stored: Profile) -> None:

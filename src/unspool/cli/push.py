@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unspool.cli.guest_options import add_guest_arguments, guest_plan
 from unspool.cli.printable import printable
 from unspool.cli.record import Screen
 from unspool.cli.sampling_options import add_duration, add_everything, add_frequency, add_pid, seconds
@@ -25,6 +26,7 @@ EXAMPLES = """examples:
   unspool push --otlp http://localhost:4318 host.unspool      a recording
   unspool push --otlp http://localhost:4318 -a                the whole machine, every ten seconds, until Ctrl-C
   unspool push --otlp https://otlp.example.com -p 1234 -d 1h  one process for an hour
+  unspool push --otlp http://localhost:4318 --guest web       a virtual machine, without an agent in it
 
 A header with a key is best given in the environment, where other users do not see it:
   OTEL_EXPORTER_OTLP_HEADERS='Authorization=Bearer%20KEY' unspool push --otlp https://otlp.example.com host.unspool
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pid(live)
     add_frequency(live, "samples a second and CPU")
     add_duration(live)
+    add_guest_arguments(parser, several=True)
     live.add_argument("--interval", type=seconds, default=INTERVAL, metavar="TIME", help="send that often (default 10s)")
 
 
@@ -56,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     from unspool.session.otlp_http import Collector, headers_of
     from unspool.session.otlp_sender import Sender
 
-    live = bool(arguments.everything or arguments.pid)
+    live = bool(arguments.everything or arguments.pid or arguments.guest)
     if live == (arguments.file is not None):
-        raise BadRequest("push takes either a recording, or -a or -p", hint="`unspool push --help` shows examples.")
+        raise BadRequest("push takes either a recording, or -a, -p or --guest", hint="`unspool push --help` shows examples.")
     headers = headers_of(arguments.header, os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""))
     collector = Collector(arguments.otlp, headers, ca=arguments.ca)
     say(f"sending to {printable(collector.address.shown)}")
@@ -93,7 +96,13 @@ def push_live(arguments: argparse.Namespace, sender: Sender) -> int:
     from unspool.session.push_live import Pushing, push_live
     from unspool.session.recording import Plan
 
-    plan = Plan(Path(os.devnull), pids=tuple(arguments.pid), everything=arguments.everything, frequency=arguments.frequency)
+    plan = Plan(
+        Path(os.devnull),
+        pids=tuple(arguments.pid),
+        everything=arguments.everything,
+        frequency=arguments.frequency,
+        guests=guest_plan(arguments),
+    )
     screen = Screen()
 
     def show(state: Pushing) -> None:
@@ -106,6 +115,8 @@ def push_live(arguments: argparse.Namespace, sender: Sender) -> int:
     finally:
         screen.clear()
         tell(sender)
+    for name, why in state.refused_guests:
+        say(f"  guest {printable(name)} could not be sampled: {printable(why)}")
     if state.kernel_lost:
         say(f"  {state.kernel_lost:,} samples were lost before they could be sent; the messages say so (unspool.lost)")
     return 1 if sender.delivery.dropped else 0

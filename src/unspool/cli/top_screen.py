@@ -16,6 +16,7 @@ from textual.widgets import DataTable, Footer, Input, Static
 
 from unspool.cli.printable import printable
 from unspool.cli.top import figures, named, percent, proof
+from unspool.model.guest import HOST
 from unspool.session.top import WINDOWS, FunctionLine, Share, Source, Table, ThreadLine, View
 
 REFRESH = 0.25
@@ -174,7 +175,7 @@ class Top(App[None]):
     def _head(self, table: Table) -> Text:
         view = self._source.view
         state = " [paused]" if self._paused else f" [{table.note}]" if table.note else ""
-        thread = f", thread {view.tid}" if view.tid is not None else ""
+        thread = f", thread {view.tid}{'' if view.guest == HOST else f' of guest {view.guest}'}" if view.tid is not None else ""
         first = f"{self._what}{thread}: {table.total.samples:,} samples in {table.seconds:.0f} s of {view.seconds:.0f}{state}"
         second = f"{proof(table.total)}, {table.lost:,} lost"
         if self._letters:
@@ -202,24 +203,27 @@ class Top(App[None]):
             module = printable(line.module.rpartition("/")[2]) if "+0x" not in name else ""
             cells = (right(own), right(total), *shares(line.total, reliable, cut), fitted(name, module, room))
             key = f"{line.name}\0{line.module}"
-            if key not in used:
-                used.add(key)
-                rows.add_row(*cells, key=key)
+            # Two builds of one file, or the kernels of two guests.
+            while key in used:
+                key += "\0"
+            used.add(key)
+            rows.add_row(*cells, key=key)
 
     def _fill_threads(self, rows: DataTable[Text], table: Table) -> None:
         room = self._columns(rows, THREAD_SORTS, ("share", "reliable", "cut", "tid", "thread"))
-        found = [line for line in table.threads if self._passes(line.process, line.thread, str(line.pid), str(line.tid))]
+        found = [line for line in table.threads if self._passes(named(line), line.thread, str(line.pid), str(line.tid))]
         found.sort(key=thread_key(THREAD_SORTS[self._sort[True]]))
         every = sum(line.total.samples for line in table.threads)
         used: set[str] = set()
         for line in found[:MOST_ROWS]:
             own = line.total
             reliable, cut = percent(own.reliable, own.stacks), percent(own.cut, own.stacks)
-            name = fitted(printable(named(line.process, line.thread)), str(line.pid), room)
-            if str(line.tid) not in used:
-                used.add(str(line.tid))
+            name = fitted(printable(named(line)), str(line.pid), room)
+            key = f"{line.tid} {line.guest}"
+            if key not in used:
+                used.add(key)
                 cells = (right(percent(own.samples, every)), *shares(own, reliable, cut), right(str(line.tid)), name)
-                rows.add_row(*cells, key=str(line.tid))
+                rows.add_row(*cells, key=key)
 
     def _passes(self, *texts: str) -> bool:
         return not self._letters or any(self._letters.lower() in text.lower() for text in texts)
@@ -244,7 +248,7 @@ class Top(App[None]):
         """Show a longer or shorter time, from the next table on."""
         view = self._source.view
         place = max(0, min(WINDOWS.index(view.seconds) + step, len(WINDOWS) - 1))
-        self._source.view = View(WINDOWS[place], view.tid)
+        self._source.view = View(WINDOWS[place], view.tid, view.guest)
         self.show()
 
     def action_filter(self) -> None:
@@ -281,7 +285,8 @@ class Top(App[None]):
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Enter on a thread shows its functions."""
         if self._by_thread and event.row_key.value is not None:
-            self._source.view = View(self._source.view.seconds, int(event.row_key.value))
+            tid, _, guest = event.row_key.value.partition(" ")
+            self._source.view = View(self._source.view.seconds, int(tid), guest)
             self._by_thread = False
             self.show()
 

@@ -16,11 +16,11 @@ from unspool.capture.guest_wire import GuestFrame, GuestModule, GuestStack, Gues
 from unspool.model.guest import Guest
 from unspool.model.symbol import Symbol
 from unspool.model.verdict import Stop, Trust, Verdict
+from unspool.session.guest_sink import GuestSink
 from unspool.session.guest_sources import source_of
 from unspool.targets.guest.machines import Machine
 
 if TYPE_CHECKING:
-    from unspool.store.writer import Writer
     from unspool.symbols.symbolizer import Symbolizer
 
 MAX_KEPT = 512 << 20
@@ -82,7 +82,7 @@ class _Module:
 class GuestFeed:
     """Writes what one sampler tells. `take` is called with each event in order; `unnamed` gives user frames to look up."""
 
-    def __init__(self, machine: Machine, writer: Writer, sysroot: Path | None = None) -> None:
+    def __init__(self, machine: Machine, writer: GuestSink, sysroot: Path | None = None) -> None:
         """Write to `writer`; files that the guest has not in its memory are looked for below `sysroot`."""
         self.machine = machine
         self.totals = GuestTotals(machine.name, machine.pid)
@@ -91,6 +91,7 @@ class GuestFeed:
         self._sysroot = sysroot
         self._ready = Ready("", "", machine.accel)
         self._guest = 0
+        self._described: Guest | None = None
         self._kept = 0
         self._sources = 0
         self._asked: set[int] = set()
@@ -138,7 +139,8 @@ class GuestFeed:
             if not module.frames:
                 continue
             if module.source is None:
-                if module.descriptor is None and not last:
+                # Of a file without a size nothing will come.
+                if module.descriptor is None and module.described.size and not last:
                     continue
                 module.source = self._given(module, symbolizer)
             self._asked.update(module.frames)
@@ -154,18 +156,38 @@ class GuestFeed:
         symbolizer.add(key, source_of(module.described, kept, self._sysroot, whole=module.whole))
         return key
 
+    def renew(self, writer: GuestSink) -> None:
+        """Go on with a sink that knows nothing yet: frames that come again are named again, by the same symbolizer."""
+        self._writer = writer
+        self._asked.clear()
+        self._kernel_frames.clear()
+        self._close(self._old)
+        self._old = []
+        if self._described is not None:
+            self._guest = writer.guest(self._described)
+        for module in self._modules.values():
+            module.row = self._row(module.described)
+            module.frames = {}
+
     def close(self) -> None:
         """Close the files that were not used."""
-        for module in [*self._old, *self._modules.values()]:
+        self._close([*self._old, *self._modules.values()])
+
+    @staticmethod
+    def _close(modules: list[_Module]) -> None:
+        for module in modules:
             if module.descriptor is not None:
                 with contextlib.suppress(OSError):
                     os.close(module.descriptor)
                 module.descriptor = None
 
+    def _row(self, described: GuestModule) -> int:
+        return self._writer.module(described.path, described.build_id, described.kind, guest=self._guest)
+
     def _kernel(self, event: Kernel) -> None:
         machine, found, ready = self.machine, event.found, self._ready
         self.totals.kernel, self.totals.missing, self.totals.generations = found.release, found.missing, event.generation
-        guest = Guest(
+        self._described = Guest(
             name=machine.name,
             vmm_pid=machine.pid,
             vmm_start_ns=machine.start_ns,
@@ -177,7 +199,7 @@ class GuestFeed:
             registers_by=ready.registers_by,
             memory_by=ready.memory_by,
         )
-        self._guest = self._writer.guest(guest)
+        self._guest = self._writer.guest(self._described)
         self._old += self._modules.values()
         self._modules = {}
         self._kernel_frames = {}
@@ -186,8 +208,7 @@ class GuestFeed:
     def _sample(self, event: Sample) -> None:
         stack, writer = event.stack, self._writer
         for number, described in stack.modules.items():
-            row = writer.module(described.path, described.build_id, described.kind, guest=self._guest)
-            self._modules[number] = _Module(described, row)
+            self._modules[number] = _Module(described, self._row(described))
         rows = tuple(self._frame(frame, "kernel" if index < stack.kernel_frames else "user") for index, frame in enumerate(stack.frames))
         last = stack.frames[-1].module if stack.frames else None
         module = None if last is None or stack.stop.is_end else self._modules[last]

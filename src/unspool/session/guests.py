@@ -21,7 +21,7 @@ from unspool.targets.guest.machines import Machine, find_machines
 from unspool.targets.guest.machines import select as select_machines
 
 if TYPE_CHECKING:
-    from unspool.store.writer import Writer
+    from unspool.session.guest_sink import GuestSink
     from unspool.symbols.symbolizer import Symbolizer
 
 READY_SECONDS = 90.0
@@ -119,7 +119,7 @@ class Guests:
         """The counters of all guests together."""
         return dict(summed(self._feeds))
 
-    def start(self, writer: Writer) -> None:
+    def start(self, writer: GuestSink) -> None:
         """Let the samplers begin; what they tell goes to `writer`."""
         for sampler, ready in zip(self._samplers, self._ready, strict=True):
             feed = GuestFeed(sampler.machine, writer, self._sysroot)
@@ -127,6 +127,11 @@ class Guests:
             feed.take(ready)
             self._feeds.append(feed)
             sampler.start()
+
+    def renew(self, writer: GuestSink) -> None:
+        """Write to this one from now on, which knows nothing yet."""
+        for feed in self._feeds:
+            feed.renew(writer)
 
     def sample(self, *, on: bool) -> None:
         """Go on sampling, or leave the guests alone until told to go on."""

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from unspool.capture.ending import Ending
 from unspool.profile.columns import About
@@ -103,23 +103,29 @@ class Courier:
 
 @dataclass(slots=True)
 class Pushing:
-    """How far a session is: `kernel_lost` counts samples that the kernel could not give; they are in no message."""
+    """How far a session is: `kernel_lost` counts samples that the kernel or a guest could not give; they are in no message.
+
+    `refused_guests`: those of all guests that cannot be sampled, with the reason.
+    """
 
     samples: int = 0
     kernel_lost: int = 0
     waiting: int = 0
     delivery: Delivery | None = None
+    refused_guests: list[tuple[str, str]] = field(default_factory=list)
 
 
 def push_live(plan: Plan, sender: Sender, interval: float, ending: Ending, show: Callable[[Pushing], None]) -> Pushing:
     """Sample and send until it is time to end, or sending is hopeless; what became of every sample."""
     state = Pushing()
     with Sampling(plan, lines=True) as sampling:
+        if sampling.guests is not None:
+            state.refused_guests = sampling.guests.refused
         ending.start()
         courier = Courier(sender)
         try:
             due = time.monotonic() + interval
-            while not ending.wait(STEP_SECONDS) and not courier.over:
+            while not ending.wait(STEP_SECONDS) and not courier.over and not sampling.over:
                 sampling.step()
                 if time.monotonic() >= due:
                     due = max(due + interval, time.monotonic())
@@ -127,18 +133,18 @@ def push_live(plan: Plan, sender: Sender, interval: float, ending: Ending, show:
                     sampling.renew()
                     show(state)
             sampling.stop()
-            _send_window(sampling, courier, state)
+            _send_window(sampling, courier, state, last=True)
         finally:
             state.delivery = courier.close()
     return state
 
 
-def _send_window(sampling: Sampling, courier: Courier, state: Pushing) -> None:
+def _send_window(sampling: Sampling, courier: Courier, state: Pushing, *, last: bool = False) -> None:
     """Put the samples since the last window into the queue."""
     taken = sampling.take()
     state.samples += len(taken.window)
     state.kernel_lost += taken.lost
-    sampling.name(between=sampling.step)
+    sampling.name(between=sampling.step, last=last)
     whole = sampling.profile([taken], about(sampling.plan, taken))
     for part in slices(whole, MOST_SAMPLES):
         for parcel in parcels(part):

@@ -144,7 +144,7 @@ class Recording:
 
         check_rate(plan)
         # Forked before there are threads and large libraries.
-        self.guests = None if plan.guests is None else held.enter_context(contextlib.closing(_guests(plan.guests, plan.frequency)))
+        self.guests = None if plan.guests is None else held.enter_context(contextlib.closing(guests_of(plan.guests, plan.frequency)))
         self.plan = plan
         self.command = command
         self.progress = Progress(plan.output)
@@ -281,7 +281,8 @@ class Recording:
             raise NotStored(str(error), hint=error.hint) from error
 
 
-def _guests(plan: GuestPlan, frequency: float) -> Guests:
+def guests_of(plan: GuestPlan, frequency: float) -> Guests:
+    """Their samplers, started and ready."""
     # What looks into guests is large, and most recordings have none.
     from unspool.session.guests import Guests
 

@@ -1,4 +1,4 @@
-"""What runs now, sampled into memory: the kernel's sampler, the processes and the names put together, for a live view and for `push`."""
+"""What runs now, sampled into memory: the kernel's sampler, guests, processes and names put together, for a live view and for `push`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from unspool.capture.processes import Processes
 from unspool.capture.recorder import Recorder
 from unspool.capture.sideband import Sideband
 from unspool.profile.columns import About
-from unspool.session.recording import Plan, check_rate, raise_priority, request_of, watched_processes
+from unspool.session.no_host import NoEvents, NoSamples
+from unspool.session.recording import Plan, check_rate, guests_of, raise_priority, request_of, watched_processes
 from unspool.session.recording_names import JitNames, name_frames
 from unspool.session.windows import Window, Windows
 from unspool.symbols.symbolizer import Symbolizer
@@ -48,7 +49,10 @@ class Sampling:
     """
 
     def __init__(self, plan: Plan, *, lines: bool) -> None:
-        """Load the programs (NotPermitted, Unsupported, BadRequest); with `lines` names have source lines and inlined calls."""
+        """Load the programs (NotPermitted, Unsupported, BadRequest); with `lines` names have source lines and inlined calls.
+
+        Guests are looked for and made ready; an UnspoolError when a named one cannot be sampled.
+        """
         check_rate(plan)
         self.plan = plan
         self.epoch = 0
@@ -58,10 +62,13 @@ class Sampling:
         self._lost = 0
         self._start_ns = 0
         with contextlib.ExitStack() as held:
-            # The names' worker is forked first: no thread and no large library is in the process yet.
+            # What is forked comes first: no thread and no large library is in the process yet.
+            self.guests = None if plan.guests is None else held.enter_context(contextlib.closing(guests_of(plan.guests, plan.frequency)))
+            # Guests keep theirs when everything is begun anew: their samplers tell of a file once.
+            self._guest_names = held.enter_context(contextlib.closing(Symbolizer(lines=lines)))
             self._symbolizer = held.enter_context(Symbolizer(lines=lines))
-            self._sampler = held.enter_context(Sampler(request_of(plan, None)))
-            self._sideband = held.enter_context(Sideband())
+            self._sampler = held.enter_context(contextlib.closing(Sampler(request_of(plan, None)) if plan.on_host else NoSamples()))
+            self._sideband: Sideband | NoEvents = held.enter_context(Sideband()) if plan.on_host else NoEvents()
             self._begin(watched_processes(plan, None))
             self._held = held.pop_all()
 
@@ -69,6 +76,8 @@ class Sampling:
         """Start to sample."""
         try:
             self._sampler.start()
+            if self.guests is not None:
+                self.guests.start(self._windows)
         except BaseException:
             self.close()
             raise
@@ -87,27 +96,39 @@ class Sampling:
         self._symbolizer.close()
 
     def step(self) -> None:
-        """Take what the kernel has. Call it every STEP_SECONDS."""
+        """Take what the kernel and the guests' samplers have. Call it every STEP_SECONDS."""
         self._recorder.step()
+        if self.guests is not None:
+            self.guests.step()
 
     def stop(self) -> None:
         """Take no more samples; what was taken can still be had."""
         self._sampler.stop()
         self._sampler.flush()
         self._recorder.step(final=True)
+        if self.guests is not None:
+            self.guests.stop()
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to sample: guests alone were asked for, and all have ended."""
+        return self.guests is not None and self.guests.over and not self.plan.on_host
 
     def take(self) -> Taken:
         """The samples since the last call."""
         self._recorder.count()
         now = time.monotonic_ns()
         _, lost = totals(self._windows.counters)
-        lost += self._dropped + self._windows.dropped
+        lost += self._dropped + self._windows.dropped + (totals(self.guests.counters())[1] if self.guests is not None else 0)
         taken = Taken(self._windows.take(), self._start_ns, now, lost - self._lost)
         self._start_ns, self._lost = now, lost
         return taken
 
-    def name(self, between: Callable[[], None] | None = None) -> None:
-        """Look up the names of frames that came since the last call; `between` is called after each file, for it may take a second."""
+    def name(self, between: Callable[[], None] | None = None, *, last: bool = False) -> None:
+        """Look up the names of frames that came since the last call; `between` is called after each file, for it may take a second.
+
+        Frames of guests wait until their file was fetched, but for the `last` call.
+        """
         places = self._recorder.frames.take_unnamed()
         for pid in {place.pid for place in places if place.kind == "jit"}:
             # Code that is made while we look: the map has grown since it was read.
@@ -118,6 +139,11 @@ class Sampling:
         for _ in name_frames(places, self._recorder.perf_maps, self._windows, self._symbolizer):
             if between is not None:
                 between()
+        if self.guests is not None:
+            theirs = self.guests.unnamed(self._guest_names, last=last)
+            for _ in name_frames(theirs, self._recorder.perf_maps, self._windows, self._guest_names):
+                if between is not None:
+                    between()
 
     def profile(self, taken: list[Taken], about: About) -> Profile:
         """The samples of these windows, with the names that are known by now."""
@@ -138,6 +164,8 @@ class Sampling:
         self._symbolizer.close()
         self._symbolizer = Symbolizer(lines=self._lines)
         self._begin(None if everything else running)
+        if self.guests is not None:
+            self.guests.renew(self._windows)
         self.epoch += 1
         return True
 
@@ -145,5 +173,6 @@ class Sampling:
         self._windows = Windows()
         self._files.clear()
         self._processes = Processes(watched, follow=not self.plan.tids)
-        self._processes.scan()
+        if self.plan.on_host:
+            self._processes.scan()
         self._recorder = Recorder(self._sampler, self._sideband, self._processes, self._windows)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from unspool.capture.ending import Ending
+from unspool.model.guest import HOST
 from unspool.model.verdict import Stop, Verdict
 from unspool.profile.arrays import summed
 from unspool.profile.columns import About, Counted, Profile, ending_of
@@ -36,10 +37,11 @@ BUSY = 3.0
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a user wants to see: the last `seconds`, of one thread (its id) or of all."""
+    """What a user wants to see: the last `seconds`, of one thread (its id, in a guest or on this host: HOST) or of all."""
 
     seconds: float = 10.0
     tid: int | None = None
+    guest: str = HOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +71,14 @@ class FunctionLine:
 
 @dataclass(frozen=True, slots=True)
 class ThreadLine:
-    """A thread with its samples."""
+    """A thread with its samples; its ids and names are those inside its `guest`, HOST for this host."""
 
     pid: int
     tid: int
     process: str
     thread: str
     total: Share
+    guest: str = HOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ def table(profile: Profile, view: View, seconds: float, lost: int) -> Table:
 
     threads = _threads(profile)
     if view.tid is not None:
-        chosen = np.array([task.tid == view.tid for task in profile.tasks] or [False])
+        chosen = np.array([(task.tid, profile.machine_name(task)) == (view.tid, view.guest) for task in profile.tasks] or [False])
         rows = chosen[profile.counted.task]
         profile = replace(profile, counted=_rows(profile, rows), timed=None)
     total = _share(profile, np.zeros(len(profile.counted), dtype=np.int64), 1)[0]
@@ -135,7 +138,10 @@ def _functions(profile: Profile) -> tuple[FunctionLine, ...]:
 
 def _threads(profile: Profile) -> tuple[ThreadLine, ...]:
     shares = _share(profile, profile.counted.task, len(profile.tasks))
-    lines = [ThreadLine(task.pid, task.tid, task.process, task.thread, share) for task, share in zip(profile.tasks, shares, strict=True)]
+    lines = [
+        ThreadLine(task.pid, task.tid, task.process, task.thread, share, profile.machine_name(task))
+        for task, share in zip(profile.tasks, shares, strict=True)
+    ]
     return tuple(sorted(lines, key=lambda line: -line.total.samples))
 
 
@@ -236,11 +242,22 @@ class LiveSource:
         return replace(made, note=self._note())
 
     def _note(self) -> str:
-        """Whether the processes that are watched still run."""
-        if not self._watched:
+        """Whether what is watched still runs, and which guests cannot be sampled."""
+        if self._sampling.over:
+            return "ended"
+        refused = refusals(self._sampling)
+        if refused:
+            return refused
+        if not self._watched or self._sampling.guests is not None:
             return ""
         ended, _, _ = select.select(self._watched, [], [], 0)
         return "ended" if len(ended) == len(self._watched) else ""
+
+
+def refusals(sampling: Sampling) -> str:
+    """The guests that were meant and cannot be sampled, in words; empty when there are none."""
+    refused = [] if sampling.guests is None else sampling.guests.refused
+    return "; ".join(f"guest {name!r} cannot be sampled: {why}" for name, why in refused)
 
 
 def made_of(sampling: Sampling, shown: list[Taken], view: View) -> Table:
@@ -260,9 +277,9 @@ def once(plan: Plan, seconds: float) -> Table:
     """One table of the next `seconds`; Ctrl-C and the end of the processes make it shorter."""
     with Ending(seconds=seconds, processes=watch(plan)) as ending, Sampling(plan, lines=False) as sampling:
         ending.start()
-        while not ending.wait(STEP_SECONDS):
+        while not (ending.wait(STEP_SECONDS) or sampling.over):
             sampling.step()
         sampling.stop()
         taken = sampling.take()
-        sampling.name()
-        return made_of(sampling, [taken], View(seconds))
+        sampling.name(last=True)
+        return replace(made_of(sampling, [taken], View(seconds)), note=refusals(sampling))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from unspool.model.guest import Guest, told_apart
 from unspool.model.module import ModuleKind
 from unspool.model.symbol import Named, Unnamed
 from unspool.model.verdict import Judgement, Stop, Trust
@@ -35,17 +36,17 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 MOST_SAMPLES = 1_000_000
-"""Samples that wait to be taken at most; 48 bytes each."""
+"""Samples that wait to be taken at most; 56 bytes each."""
 
 MOST_STACKS, MOST_FRAMES, MOST_THREADS = 100_000, 300_000, 50_000
 """What is remembered at most before everything is begun anew (`Windows.full`)."""
 
 _UNKNOWN = "[unknown]"
-_COLUMNS = ("time_ns", "thread", "cpu", "event", "weight", "stack")
-_TIME, _THREAD, _CPU, _EVENT, _WEIGHT, _STACK = range(len(_COLUMNS))
+_COLUMNS = ("time_ns", "thread", "cpu", "event", "weight", "stack", "vcpu")
+_TIME, _THREAD, _CPU, _EVENT, _WEIGHT, _STACK, _VCPU = range(len(_COLUMNS))
 
 T = TypeVar("T", bound=Hashable)
-StackRow = tuple[tuple[int, ...], int, Stop, "int | None", Judgement]
+StackRow = tuple[tuple[int, ...], int, Stop, "int | None", Judgement, int]
 FrameRow = tuple["int | None", int, "int | None", str, Trust]
 
 
@@ -70,8 +71,9 @@ class _Rows(Generic[T]):
 
 
 class Windows:
-    """A sink of `capture.frames.Sink` that keeps everything in memory. `dropped` counts the samples that found no room.
+    """A sink (`capture.frames.Sink`, `guest_sink.GuestSink`) that keeps everything in memory.
 
+    `dropped` counts the samples that found no room.
     `lost` is what the kernel could not give, by the counters of the last `Recorder.count`.
     """
 
@@ -79,9 +81,10 @@ class Windows:
         """Nothing yet."""
         self.dropped = 0
         self.counters: dict[str, int] = {}
-        self._processes: _Rows[tuple[int, int, str, str | None, str | None]] = _Rows()
+        self._guests: dict[tuple[str, str, int, int, int], Guest] = {}
+        self._processes: _Rows[tuple[int, int, str, str | None, str | None, int | None]] = _Rows()
         self._threads: _Rows[tuple[int, int, str]] = _Rows()
-        self._modules: _Rows[tuple[str, str, ModuleKind]] = _Rows()
+        self._modules: _Rows[tuple[str, str, ModuleKind, int | None]] = _Rows()
         self._frames: _Rows[FrameRow] = _Rows()
         self._stacks: _Rows[StackRow] = _Rows()
         self._events: _Rows[Event] = _Rows()
@@ -93,12 +96,26 @@ class Windows:
         """Whether it is time to begin anew, so that a session of weeks does not fill the memory."""
         return len(self._stacks) > MOST_STACKS or len(self._frames) > MOST_FRAMES or len(self._threads) > MOST_THREADS
 
-    def process(
-        self, pid: int, start_ns: int, comm: str, exe: str | None = None, parent: int | None = None, *, cgroup: str | None = None
+    def guest(self, guest: Guest) -> int:
+        """The guest between two boots; what is said of its kernel may change, and the last word stays."""
+        key = (guest.name, guest.uuid, guest.vmm_pid, guest.vmm_start_ns, guest.generation)
+        self._guests[key] = guest
+        return list(self._guests).index(key) + 1
+
+    def process(  # noqa: PLR0913 (a row)
+        self,
+        pid: int,
+        start_ns: int,
+        comm: str,
+        exe: str | None = None,
+        parent: int | None = None,
+        *,
+        cgroup: str | None = None,
+        guest: int | None = None,
     ) -> int:
         """A program of a process; nobody here asks for its parent."""
         del parent
-        return self._processes.number((pid, start_ns, comm, exe, cgroup))
+        return self._processes.number((pid, start_ns, comm, exe, cgroup, guest))
 
     def exited(self, process: int, exit_ns: int) -> None:
         """Of no interest here."""
@@ -107,25 +124,48 @@ class Windows:
         """A thread."""
         return self._threads.number((process, tid, comm))
 
-    def module(self, path: str, build_id: str = "", kind: ModuleKind = "file") -> int:
-        """A file."""
-        return self._modules.number((path, build_id, kind))
+    def module(self, path: str, build_id: str = "", kind: ModuleKind = "file", *, guest: int | None = None) -> int:
+        """A file; without a build id it is another one in each guest."""
+        return self._modules.number((path, build_id, kind, None if build_id else guest))
 
     def frame(self, module: int | None, address: int, offset: int | None, space: str, trust: Trust) -> int:
         """A place in code; in a file it is known by its offset, wherever the file is mapped."""
         return self._frames.number((module, address if offset is None else 0, offset, space, trust))
 
-    def stack(self, frames: tuple[int, ...], kernel_frames: int, stop: Stop, stop_module: int | None, judgement: Judgement) -> int:
-        """A stack."""
-        return self._stacks.number((frames, kernel_frames, stop, stop_module, judgement))
+    def stack(
+        self,
+        frames: tuple[int, ...],
+        kernel_frames: int,
+        stop: Stop,
+        stop_module: int | None,
+        judgement: Judgement,
+        *,
+        kernel_whole: bool | None = None,
+    ) -> int:
+        """A stack; `kernel_whole` as `store.writer.Writer.stack` has it."""
+        kernel_end = NONE if kernel_whole is None else int(kernel_whole)
+        return self._stacks.number((frames, kernel_frames, stop, stop_module, judgement, kernel_end))
 
-    def sample(self, time_ns: int, process: int, thread: int, cpu: int, trigger: str, detail: str, weight: int, stack: int) -> None:  # noqa: PLR0913, PLR0917 (a row)
+    def sample(  # noqa: PLR0913, PLR0917 (a row)
+        self,
+        time_ns: int,
+        process: int,
+        thread: int,
+        cpu: int,
+        trigger: str,
+        detail: str,
+        weight: int,
+        stack: int,
+        *,
+        vcpu: int | None = None,
+    ) -> None:
         """A sample; when nobody takes them any more, the new ones are only counted."""
         del process
         if len(self._samples) >= MOST_SAMPLES * len(_COLUMNS):
             self.dropped += 1
             return
-        self._samples.extend((time_ns, thread, cpu, self._events.number(Event(trigger, detail)), weight, stack))
+        event = self._events.number(Event(trigger, detail))
+        self._samples.extend((time_ns, thread, cpu, event, weight, stack, NONE if vcpu is None else vcpu))
 
     def counter(self, name: str, value: int) -> None:
         """A total since the start."""
@@ -179,15 +219,13 @@ class _Builder:
     calls: list[tuple[int, int, int, int, bool]] = field(default_factory=list)
 
     def profile(self, about: About) -> Profile:
-        import numpy as np
-
         source, rows = self.source, self.window.rows
         used_stacks, stack = grouped(rows[:, _STACK])
         used_threads, task = grouped(rows[:, _THREAD])
         timed = Timed(
             time_ns=rows[:, _TIME],
             cpu=rows[:, _CPU],
-            vcpu=np.full(len(rows), NONE, dtype=np.int64),
+            vcpu=rows[:, _VCPU],
             task=task,
             event=rows[:, _EVENT] - 1,
             stack=stack,
@@ -197,7 +235,7 @@ class _Builder:
         frames = self._frames(used_frames.tolist())
         return Profile(
             about=about,
-            modules=tuple(Module(*row) for row in source._modules.rows),  # noqa: SLF001 (the same module's)
+            modules=tuple(Module(*row[:3]) for row in source._modules.rows),  # noqa: SLF001 (the same module's)
             functions=tuple(self.functions.rows),
             files=tuple(self.files.rows),
             tasks=tuple(self._task(number) for number in used_threads.tolist()),
@@ -207,12 +245,13 @@ class _Builder:
             stacks=stacks,
             counted=counted(timed),
             timed=timed,
+            guests=told_apart(source._guests.values()),  # noqa: SLF001
         )
 
     def _task(self, number: int) -> Task:
         process, tid, comm = self.source._threads[number]  # noqa: SLF001
-        pid, _, name, exe, cgroup = self.source._processes[process]  # noqa: SLF001
-        return Task(pid, tid, name, comm, exe or "", cgroup or "")
+        pid, _, name, exe, cgroup, guest = self.source._processes[process]  # noqa: SLF001
+        return Task(pid, tid, name, comm, exe or "", cgroup or "", _place(guest))
 
     def _stacks(self, numbers: list[int]) -> tuple[Stacks, Ints]:
         import numpy as np
@@ -235,7 +274,7 @@ class _Builder:
             verdict=column([int(judgement.verdict) for judgement in judgements]),
             reason=column([int(judgement.reason) for judgement in judgements]),
             bad=column([NONE if judgement.first_bad_frame is None else judgement.first_bad_frame for judgement in judgements]),
-            kernel_end=column([NONE] * len(rows)),
+            kernel_end=column([row[5] for row in rows]),
         )
         return stacks, used
 
@@ -260,7 +299,7 @@ class _Builder:
         module = _place(row[0])
         named = self.source._names.get(number)  # noqa: SLF001
         if named is None or isinstance(named, Unnamed):
-            name = _UNKNOWN if module == NONE or row[2] is None else f"{Module(*self.source._modules[module + 1]).name}+{row[2]:#x}"  # noqa: SLF001
+            name = _UNKNOWN if module == NONE or row[2] is None else f"{Module(*self.source._modules[module + 1][:3]).name}+{row[2]:#x}"  # noqa: SLF001
             self.calls.append((self.functions.number(Function(name, module, named=False)) - 1, NONE, 0, 0, False))
             return
         for symbol in named:
