@@ -3,13 +3,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from unittest.mock import create_autospec
 
+import duckdb
 import pytest
 from store.recordings import HEADER, small
 
+from unspool.cli import query
 from unspool.cli.main import main
 from unspool.store.writer import Writer
 
@@ -29,6 +34,17 @@ def test_a_table_is_aligned(recording: str, capsys: pytest.CaptureFixture[str]) 
 def test_an_empty_query_is_refused(sql: str, recording: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert 1 == main(["query", recording, "--", sql])
     assert "the SQL is empty" in capsys.readouterr().err
+
+
+def test_a_query_that_runs_is_told_of_ctrl_c() -> None:
+    """DuckDB itself looks for signals now and then only. Here it goes on until it is told."""
+    told = threading.Event()
+    connection = create_autospec(duckdb.DuckDBPyConnection, instance=True)
+    connection.execute.side_effect = lambda _: (signal.raise_signal(signal.SIGINT), told.wait(60))
+    connection.interrupt.side_effect = told.set
+    with pytest.raises(KeyboardInterrupt):
+        query._executed(connection, "SELECT 1")
+    assert told.is_set()
 
 
 def test_json_holds_every_kind_of_value(recording: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from store.recordings import small
+
+from unspool.cli.output import say
+from unspool.cli.record import Screen
 
 UNSPOOL = f"""{sys.executable} -c 'import sys; from unspool.cli.main import main; sys.exit(main())'"""
 FULL = "the output cannot be written: No space left on device"
@@ -41,6 +45,20 @@ def test_a_full_device_is_said_with_its_name(recording: Path) -> None:
 def test_a_reader_that_went_away_is_no_error_to_talk_about(command: str, recording: Path) -> None:
     done = shell(f"unspool {command.format(recording)} | true")
     assert "" == done.stderr
+
+
+def test_a_terminal_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording goes on to its end, with names, when the connection to the machine breaks."""
+    terminal, ours = os.openpty()
+    with os.fdopen(ours, "w", encoding="utf-8") as lost:
+        monkeypatch.setattr(sys, "stderr", lost)
+        screen = Screen()
+        os.close(terminal)
+        for _ in range(2):
+            screen.line("5 s")
+            screen.clear()
+            say("host.unspool: 5 samples")
+        assert screen.live
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])

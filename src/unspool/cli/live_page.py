@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unspool.cli import page
+from unspool.cli.output import say
 
 if TYPE_CHECKING:
     from unspool.session.live_recording import LivePage
@@ -40,5 +40,5 @@ def live_page(arguments: argparse.Namespace, output: Path) -> Iterator[LivePage 
 def linger(shown: LivePage | None, progress: Progress) -> None:
     """Keep the page of a recording that ended by itself."""
     if shown is not None and progress.why != "interrupted":
-        sys.stderr.write("the page stays; end it with Ctrl-C\n")
+        say("the page stays; end it with Ctrl-C")
         shown.linger()

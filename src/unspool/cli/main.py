@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import importlib
 import os
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import NoReturn
 
 import unspool
+from unspool.cli.output import say, silence
 from unspool.errors import UnspoolError
 
 COMMANDS = {
@@ -91,14 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output went away (`unspool report | head`): nothing is left to say.
-        leave_stdout()
+        silence(sys.stdout)
         return FAILED
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        leave_stdout()
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"unspool: the output cannot be written: {error.strerror}\n")
+        silence(sys.stdout)
+        say(f"unspool: the output cannot be written: {error.strerror}")
         return NOT_WRITTEN
 
 
@@ -112,11 +111,6 @@ def open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 (it stays open)
-
-
-def leave_stdout() -> None:
-    """What could not be written is not tried again at the exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def chosen(arguments: list[str]) -> int:
@@ -137,13 +131,13 @@ def chosen(arguments: list[str]) -> int:
 
 def run(command: str, arguments: Sequence[str]) -> int:
     """Run a command's module and report its errors as a user can act on them."""
-    parsed = parser_for(command).parse_args(arguments)
     try:
+        parsed = parser_for(command).parse_args(arguments)
         return int(load(command).run(parsed))
     except UnspoolError as error:
-        sys.stderr.write(f"unspool {command}: {error}\n")
+        say(f"unspool {command}: {error}")
         if error.hint:
-            sys.stderr.write(f"hint: {error.hint}\n")
+            say(f"hint: {error.hint}")
         return int(getattr(error, "exit_status", FAILED))
     except KeyboardInterrupt:
         return INTERRUPTED

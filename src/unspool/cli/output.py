@@ -10,6 +10,7 @@ import stat
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TextIO
 
 from unspool.errors import BadRequest
 
@@ -21,6 +22,27 @@ def write_lines(lines: Iterable[str]) -> None:
     for line in lines:
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
+
+
+def say(line: str) -> None:
+    """A line on stderr, as `write_stderr` writes."""
+    write_stderr(f"{line}\n")
+
+
+def write_stderr(text: str) -> None:
+    """Write to stderr; that the terminal is gone, or the disk of a log is full, ends no work."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        silence(sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """Let a stream that cannot be written end in nothing: what it still holds is not tried again at the exit."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, stream.fileno())
+    os.close(nothing)
 
 
 def write_bytes(chunks: Iterable[bytes]) -> None:

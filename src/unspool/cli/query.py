@@ -10,7 +10,10 @@ import csv
 import io
 import json
 import math
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from unspool.cli.output import write_lines
 from unspool.cli.printable import printable
 from unspool.errors import BadRequest
+from unspool.store.interrupts import interrupts
 from unspool.store.reader import DAMAGED, is_damage, open_recording
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ EXAMPLES = """examples:
       FROM samples JOIN processes USING (process) JOIN guests USING (guest) GROUP BY ALL ORDER BY n DESC"
 """
 FETCHED = 10_000
+LOOK = 0.1
+"""How often it is asked whether Ctrl-C was pressed, in seconds."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     with open_recording(arguments.file) as recording:
         try:
-            names, rows = _ask(recording.connection, arguments.sql)
-            write_lines(_json(names, rows) if arguments.json else _csv(names, rows) if arguments.csv else _table(names, rows))
+            with interrupts():
+                names, rows = _ask(recording.connection, arguments.sql)
+                write_lines(_json(names, rows) if arguments.json else _csv(names, rows) if arguments.csv else _table(names, rows))
         except duckdb.Error as error:
             hint = '"SHOW TABLES" names the tables, "DESCRIBE samples" the columns of one; docs/recording.md explains them.'
             if is_damage(error):
@@ -60,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """The names of the columns, made different from each other, and the rows."""
-    result = connection.execute(sql)
+    result = _executed(connection, sql)
     # DuckDB's answer to an empty text, for all that its types say.
     if result is None:
         raise BadRequest("the SQL is empty", hint='For example: "SELECT * FROM recording"')
@@ -73,6 +80,26 @@ def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[list[str], It
             yield from fetched
 
     return names, rows()
+
+
+def _executed(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection | None:
+    """The connection with its answer. DuckDB 2.0 often hears of Ctrl-C when the query is done only: another thread runs it here."""
+    pressed = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(connection.execute, sql)
+            while wait([answer], LOOK).not_done:
+                if pressed.is_set():
+                    # Again and again: the query may not have begun.
+                    connection.interrupt()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed.is_set():
+        raise KeyboardInterrupt
+    return answer.result()
 
 
 def _json(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from unspool.cli import live_page
 from unspool.cli.guest_options import add_guest_arguments, guest_plan
+from unspool.cli.output import say, write_stderr
 from unspool.cli.sampling_options import add_duration, add_everything, add_frequency, add_pid, numbers
 from unspool.errors import BadRequest
 from unspool.model.verdict import PROOFS, Trust
@@ -91,14 +92,14 @@ def run(arguments: argparse.Namespace) -> int:
     with live_page.live_page(arguments, plan.output) as page:
         try:
             if screen.live and not plan.command and plan.seconds is None:
-                sys.stderr.write("recording; end it with Ctrl-C\n")
+                say("recording; end it with Ctrl-C")
             progress = record(plan, show, page.make if page else None)
         finally:
             screen.clear()
         for line in summary(progress):
-            sys.stderr.write(line + "\n")
+            say(line)
         if not progress.samples and plan.on_host and plan.trigger.kind == "cpu":
-            sys.stderr.write("hint: A short program needs a higher rate (-F 4999); one that waits has samples by --on syscalls.\n")
+            say("hint: A short program needs a higher rate (-F 4999); one that waits has samples by --on syscalls.")
         live_page.linger(page, progress)
     return progress.exit_status or 0
 
@@ -145,13 +146,11 @@ class Screen:
     def line(self, text: str) -> None:
         """Show this line in place of the last."""
         if self.live:
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
+            write_stderr(f"\r\x1b[K{text}")
             self._shown = True
 
     def clear(self) -> None:
         """Take the line away."""
         if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            write_stderr("\r\x1b[K")
             self._shown = False

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from unspool.errors import RecordingError
+from unspool.store.interrupts import interrupts
 from unspool.store.place import MAGIC, MAGIC_OFFSET, wal_of
 from unspool.store.schema import SCHEMA, TABLES, tables_of, view_statements
 
@@ -29,6 +30,10 @@ CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 COPY_ATTEMPTS = 20
 LOST = "lost"
+_NO_ACCESS = {
+    FileNotFoundError: "`unspool record -o FILE` makes a recording.",
+    PermissionError: "A recording is for its owner alone; its owner, or root, can read it.",
+}
 DAMAGED = "The recording is damaged. Was it copied whole?"
 """The hint where a part of the file cannot be read."""
 
@@ -95,7 +100,8 @@ class Recording:
         import duckdb
 
         try:
-            return self.connection.execute(sql, list(parameters)).fetchall()
+            with interrupts():
+                return self.connection.execute(sql, list(parameters)).fetchall()
         except duckdb.Error as error:
             if not is_damage(error):
                 raise
@@ -136,8 +142,7 @@ def check_file(path: Path) -> None:
             is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             head = file.read(MAGIC_OFFSET + len(MAGIC)) if is_file else b""
     except OSError as error:
-        hint = "`unspool record -o FILE` makes a recording." if isinstance(error, FileNotFoundError) else None
-        raise RecordingError(f"{path}: {error.strerror}", hint=hint) from None
+        raise RecordingError(f"{path}: {error.strerror}", hint=_NO_ACCESS.get(type(error))) from None
     if head[MAGIC_OFFSET:] != MAGIC:
         raise RecordingError(f"{path} is not a recording", hint="`unspool import` reads other programs' profiles.")
 

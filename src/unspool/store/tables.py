@@ -9,6 +9,7 @@ from unspool.errors import RecordingError
 from unspool.model.guest import Guest, told_apart
 from unspool.model.verdict import Trust
 from unspool.profile.columns import NO_OFFSET, NONE, Entries, Frames, Function, Module, Task
+from unspool.store.interrupts import interrupts
 from unspool.store.reader import Recording
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def columns(recording: Recording, sql: str, parameters: list[object] | None = No
     import numpy as np
 
     try:
-        found = recording.connection.execute(sql, parameters or []).fetchnumpy()
+        with interrupts():
+            found = recording.connection.execute(sql, parameters or []).fetchnumpy()
     except duckdb.Error as error:
         raise RecordingError(f"{recording.path} cannot be read: {str(error).splitlines()[0]}", hint="The recording is damaged.") from error
     return {name: np.ma.getdata(column) if column.dtype != object else column for name, column in found.items()}

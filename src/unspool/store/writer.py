@@ -19,6 +19,7 @@ from unspool.profile.columns import UNKNOWN, ending_of
 from unspool.store import place
 from unspool.store.batch import Batch, text, update
 from unspool.store.header import Header
+from unspool.store.interrupts import interrupts
 from unspool.store.schema import SCHEMA, TABLES
 
 if TYPE_CHECKING:
@@ -308,7 +309,8 @@ class Writer:
         import duckdb
 
         try:
-            yield
+            with interrupts():
+                yield
         except duckdb.Error as error:
             first_line = str(error).splitlines()[0]
             raise RecordingError(
