@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from export.browser import Browsers
+from export.browser import Browsers, wait_for
 from selenium import webdriver
+from selenium.webdriver.common.by import By
 from store.recordings import small
+from web.page import Show
 from web.serving import Server, serving
 from web.stories import changed
 
@@ -32,3 +34,17 @@ def browsers() -> Iterator[Browsers]:
 def browser(browsers: Browsers) -> webdriver.Chrome:
     """A browser that answers."""
     return browsers.get()
+
+
+@pytest.fixture
+def show(browser: webdriver.Chrome, server: Server) -> Show:
+    """Opens the page in that state; the token came before, once."""
+
+    def opened(state: str) -> webdriver.Chrome:
+        browser.get(server.link)
+        browser.get(f"http://{server.host}/#{state}")
+        browser.refresh()
+        wait_for(browser, lambda driver: driver.find_elements(By.ID, "summary"))
+        return browser
+
+    return opened

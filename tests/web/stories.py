@@ -26,6 +26,31 @@ def changed(path: Path) -> Path:
     return path
 
 
+def empty(path: Path) -> Path:
+    """A recording without a sample."""
+    with Writer(path, HEADER) as writer:
+        writer.finish(SECOND)
+    return path
+
+
+LONG = f"std::vector<{'std::pair<int, char const*>, ' * 100}std::allocator<int> >::insert"
+
+
+def crowded(path: Path) -> Path:
+    """A function with a name of 2,900 letters, under which 3,000 others ran once each, one of them called `needle` and one cut."""
+    with Writer(path, HEADER) as writer:
+        scene = Scene(writer)
+        process = writer.process(30, 5, "demo", "/usr/bin/demo")
+        thread = writer.thread(process, 30, "demo")
+        main = scene.frame(LONG, line=10)
+        for index in range(3000):
+            stack = scene.stack(scene.frame("needle" if index == 2000 else f"hay{index}"), main)
+            writer.sample(MONOTONIC + index * SECOND // 3000, process, thread, 0, "cpu", "", 1, stack)
+        writer.sample(MONOTONIC, process, thread, 0, "cpu", "", 1, scene.stack(main, stop=Stop.NO_UNWIND_INFO, cause="demo"))
+        writer.finish(SECOND)
+    return path
+
+
 def hostile(path: Path) -> Path:
     """Every name in it is markup."""
     with Writer(path, HEADER) as writer:

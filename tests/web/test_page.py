@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,62 +12,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from store.recordings import guests
+from web.page import Show, canvas, choose, click_box, drawn, offered, text
 from web.serving import Server, serving
 from web.stories import EVIL, hostile
 
 # A browser may not come up on a machine that is too busy.
 pytestmark = pytest.mark.flaky(reruns=2, reruns_delay=1)
-ROW = 19
-Show = Callable[[str], webdriver.Chrome]
-
-
-@pytest.fixture
-def show(browser: webdriver.Chrome, server: Server) -> Show:
-    """Opens the page in that state; the token came before, once."""
-
-    def opened(state: str) -> webdriver.Chrome:
-        browser.get(server.link)
-        browser.get(f"http://{server.host}/#{state}")
-        browser.refresh()
-        wait_for(browser, lambda driver: driver.find_elements(By.ID, "summary"))
-        return browser
-
-    return opened
-
-
-def text(driver: webdriver.Chrome, selector: str) -> str:
-    found = driver.find_elements(By.CSS_SELECTOR, selector)
-    return str(found[0].get_attribute("textContent")) if found else ""
-
-
-def canvas(driver: webdriver.Chrome, name: str) -> str:
-    """What the flame graph says of itself; empty before it is drawn."""
-    found = driver.find_elements(By.CSS_SELECTOR, ".flame canvas")
-    return str(found[0].get_attribute(f"data-{name}") or "") if found else ""
-
-
-def drawn(driver: webdriver.Chrome) -> webdriver.Chrome:
-    wait_for(driver, lambda found: canvas(found, "drawn") not in {"", "0"})
-    return driver
-
-
-def click_box(driver: webdriver.Chrome, across: float, level: int) -> ActionChains:
-    """The mouse over a part of the picture's width, on that level from the top."""
-    picture = driver.find_element(By.CSS_SELECTOR, ".flame canvas")
-    x, y = int(picture.size["width"] * (across - 0.5)), int(level * ROW + ROW // 2 - picture.size["height"] / 2)
-    return ActionChains(driver).move_to_element_with_offset(picture, x, y)
-
-
-def offered(driver: webdriver.Chrome) -> set[str]:
-    """The filters that the menu offers."""
-    return {str(option.get_attribute("value")) for option in driver.find_elements(By.CSS_SELECTOR, "#filter option")}
-
-
-def choose(driver: webdriver.Chrome, name: str) -> None:
-    """Open that filter's menu; what there is to choose comes after the page."""
-    wait_for(driver, lambda found: name in offered(found))
-    # By what the browser takes for its value: where that is the text, Preact writes no attribute.
-    next(option for option in driver.find_elements(By.CSS_SELECTOR, "#filter option") if option.get_attribute("value") == name).click()
 
 
 def test_the_page_is_drawn_without_complaint(show: Show) -> None:
@@ -153,10 +102,10 @@ def test_a_filter_is_chosen_shown_kept_and_taken_away(show: Show) -> None:
     choose(driver, "comm")
     wait_for(driver, lambda found: found.find_elements(By.XPATH, "//li/button[contains(., 'kworker')]"))
     driver.find_element(By.XPATH, "//li/button[contains(., 'kworker')]").click()
-    wait_for(driver, lambda found: text(found, "#summary").startswith("1 samples of 10"))
+    wait_for(driver, lambda found: text(found, "#summary").startswith("1 sample of 10"))
     assert "comm=kworker" in driver.current_url
     driver.refresh()
-    wait_for(driver, lambda found: text(found, "#summary").startswith("1 samples of 10"))
+    wait_for(driver, lambda found: text(found, "#summary").startswith("1 sample of 10"))
     driver.find_element(By.CSS_SELECTOR, ".chip button").click()
     wait_for(driver, lambda found: text(found, "#summary").startswith("10 samples in"))
 
@@ -194,7 +143,7 @@ def test_data_quality_names_causes_and_leads_to_their_samples(show: Show) -> Non
     assert "✓ proved88.89 %8" in text(driver, "#proof")
     assert "libfoo.so" in text(driver, "#unnamed")
     driver.find_element(By.CSS_SELECTOR, "#causes td button").click()
-    wait_for(driver, lambda found: text(found, "#summary").startswith("1 samples of 10"))
+    wait_for(driver, lambda found: text(found, "#summary").startswith("1 sample of 10"))
     drawn(driver)
     assert "stop=no-unwind-info" in driver.current_url
 

@@ -17,7 +17,7 @@ export interface TimelineData { duration_s: number; bins: number; series: { name
 export interface Cause { stop: string; ending: string; samples: number; meaning: string; advice: string; modules: { path: string; samples: number }[] }
 export interface QualityData {
   samples: number; lost: number; counters: Record<string, number>; proved: number; assumed: number; cut: number; none: number; unknown: number;
-  causes: Cause[]; reasons: { stop: string; samples: number; meaning: string }[];
+  causes: Cause[]; reasons: { stop: string; samples: number; meaning: string; advice: string }[];
   unnamed: { path: string; kind: string; build_id: string; own: number; most: number; addresses: number; advice: string }[];
   machines: Machine[];
 }
@@ -37,6 +37,22 @@ const idle = new Set<() => void>();
 export const waiting = () => open > 0;
 export const onIdle = (done: () => void) => { idle.add(done); };
 
+// A server that does not answer, which is something else than one that refuses.
+export class Unreachable extends Error {}
+let hear: (reached: boolean) => void = () => {};
+export const onReached = (tell: (reached: boolean) => void) => { hear = tell; };
+
+// What the page asks for before it can show it: the answers are on their way while the page is made.
+const early = new Map<string, Promise<Response>>();
+const addressOf = (view: string, parameters: Parameters) => `/api/${view}?${new URLSearchParams(parameters)}`;
+export function askEarly(view: string, parameters: Parameters): void {
+  const sent = request(addressOf(view, parameters));
+  sent.catch(() => undefined);
+  early.set(addressOf(view, parameters), sent);
+}
+export const forgetEarly = () => early.clear();
+const request = (address: string, signal?: AbortSignal) => fetch(address, { signal: signal ?? null, headers: { accept: "application/json" } });
+
 export async function ask<T>(view: string, parameters: Parameters, signal?: AbortSignal): Promise<T> {
   open++;
   try {
@@ -47,7 +63,17 @@ export async function ask<T>(view: string, parameters: Parameters, signal?: Abor
 }
 
 async function answer<T>(view: string, parameters: Parameters, signal?: AbortSignal): Promise<T> {
-  const found = await fetch(`/api/${view}?${new URLSearchParams(parameters)}`, { signal, headers: { accept: "application/json" } });
+  const address = addressOf(view, parameters), sent = early.get(address);
+  early.delete(address);
+  let found: Response;
+  try {
+    found = await (sent ?? request(address, signal));
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    hear(false);
+    throw new Unreachable("The server does not answer.");
+  }
+  hear(true);
   if (found.ok) return (await found.json()) as T;
   if (found.status === 401) throw new Error("The server does not know this browser any more: open the address that it printed.");
   const text = await found.text();

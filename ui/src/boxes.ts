@@ -13,6 +13,8 @@ export class Boxes {
   readonly levels: number[] = [0];
   hits: Uint8Array | null = null;
   matched = 0;
+  private readonly suspectBefore: Uint32Array; // how many of the boxes before each one are suspect
+  private hitsBefore: Uint32Array | null = null;
 
   constructor(readonly data: TreeData) {
     const count = (this.count = data.parent.length);
@@ -20,6 +22,7 @@ export class Boxes {
     this.depth = new Int32Array(count);
     this.left = new Float64Array(count);
     this.suspect = new Uint8Array(count);
+    this.suspectBefore = new Uint32Array(count + 1);
     this.total = Float64Array.from(data.total);
     this.own = Float64Array.from(data.own);
     this.fn = Int32Array.from(data.function);
@@ -34,6 +37,7 @@ export class Boxes {
       next[above]! += this.total[box]!;
       next[box] = this.left[box]!;
       this.suspect[box] = this.suspect[above] || mark[this.fn[box]!] ? 1 : 0;
+      this.suspectBefore[box + 1] = this.suspectBefore[box]! + this.suspect[box]!;
     }
     this.levels.push(count);
   }
@@ -61,13 +65,19 @@ export class Boxes {
     return box < this.levels[level + 1]! && this.left[box]! <= place ? box : -1;
   }
 
+  // Whether any of the boxes from one to before another one matches, or stands on a mark.
+  anyHit(from: number, to: number): boolean { return !!this.hitsBefore && this.hitsBefore[to]! > this.hitsBefore[from]!; }
+  anySuspect(from: number, to: number): boolean { return this.suspectBefore[to]! > this.suspectBefore[from]!; }
+
   // Marks what matches; a sample counts once, however many of its calls match.
   search(test: ((name: string) => boolean) | null): void {
     this.hits = test ? Uint8Array.from(this.data.name, (name, index) => (test(name) || test(this.data.module[index]!) ? 1 : 0)) : null;
     this.matched = 0;
+    this.hitsBefore = null;
     if (!this.hits) return;
-    const inside = new Uint8Array(this.count);
+    const inside = new Uint8Array(this.count), before = (this.hitsBefore = new Uint32Array(this.count + 1));
     for (let box = 0; box < this.count; box++) {
+      before[box + 1] = before[box]! + this.hits[this.fn[box]!]!;
       inside[box] = box && inside[this.parent[box]!] ? 1 : 0;
       if (!inside[box] && this.hits[this.fn[box]!]) { inside[box] = 1; this.matched += this.total[box]!; }
     }

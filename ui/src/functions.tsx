@@ -1,7 +1,7 @@
 // The table of functions, and the sandwich: who calls one of them, and whom it calls.
 import { useEffect, useMemo } from "preact/hooks";
 import type { FunctionsData, SandwichData } from "./api";
-import { Wait, useData } from "./data";
+import { Nothing, Wait, useData } from "./data";
 import { Flame } from "./flame";
 import { type State, change } from "./state";
 import { type Column, Table } from "./table";
@@ -23,6 +23,7 @@ export function FunctionTable({ state, narrow, onMatches }: { state: State; narr
     onMatches?.(search && data ? `${count(rows.length)} ${rows.length === 1 ? "function" : "functions"}, self ${percent(own, data.weight)}` : "");
   }, [data, rows]);
   if (!data) return <Wait of={loaded} />;
+  if (!data.name.length) return <Nothing state={state} />;
   const columns: Column[] = [
     { id: "self", title: "Self", number: true, value: (row) => data.own[row]!, cell: (row) => percent(data.own[row]!, data.weight) },
     { id: "total", title: "Total", number: true, value: (row) => data.total[row]!, cell: (row) => percent(data.total[row]!, data.weight) },
@@ -30,7 +31,7 @@ export function FunctionTable({ state, narrow, onMatches }: { state: State; narr
       { id: "samples", title: "Self, samples", number: true, value: (row: number) => data.own[row]!, cell: (row: number) => count(data.own[row]!) },
       { id: "samples-total", title: "Total, samples", number: true, value: (row: number) => data.total[row]!, cell: (row: number) => count(data.total[row]!) },
     ]),
-    { id: "function", title: "Function", value: (row) => data.name[row]!, cell: (row) => <span title={data.name[row]}>{data.name[row]}</span> },
+    { id: "function", title: "Function", wide: true, value: (row) => data.name[row]!, cell: (row) => <span title={data.name[row]}>{data.name[row]}</span> },
     { id: "module", title: "File", value: (row) => data.module[row]!, cell: (row) => <span title={data.module[row]}>{file(data.module[row]!)}</span> },
     ...(narrow ? [] : [{ id: "place", title: "Source", value: (row: number) => data.place[row]!, cell: (row: number) => <span title={data.place[row]}>{file(data.place[row]!)}</span> }]),
     ...(narrow || !data.machine.length ? [] : [{ id: "machine", title: "Machine", value: (row: number) => data.machine[row]!, cell: (row: number) => <span title={data.machine[row]}>{data.machine[row]}</span> }]),

@@ -1,6 +1,6 @@
 // A recording that grows: the server says when there is something new, and the page asks for its view again, no faster than it is answered.
 import { useEffect, useState } from "preact/hooks";
-import { ask, onIdle, waiting } from "./api";
+import { ask, forgetEarly, onIdle, onReached, waiting } from "./api";
 
 export interface Status { live: boolean; version: number; samples: number; recorded_s: number; sampling: boolean; finished: boolean }
 
@@ -8,10 +8,32 @@ let status: Status | null = null, shown = 0, held = false, gone: "" | "ended" | 
 const listeners = new Set<() => void>();
 const tell = () => { for (const one of listeners) one(); };
 
-// The version that the page shows: part of what every view is asked with.
-export function useVersion(): number {
+// What the page shows: part of what every view is asked with. It changes with the recording, and when a server that was away answers again.
+export function useVersion(): string {
   useChange();
-  return shown;
+  return `${shown}.${returned}`;
+}
+
+// A server that does not answer is asked every other second whether it does: a tunnel may come back, and what was chosen stays.
+let lost = false, returned = 0, knocking = 0;
+const KNOCK = 2000;
+onReached((reached) => {
+  if (reached !== lost) return;
+  lost = !reached;
+  if (reached) returned++;
+  tell();
+  if (lost) knock();
+});
+function knock(): void {
+  window.clearTimeout(knocking);
+  knocking = window.setTimeout(() => { if (lost) ask("live", []).catch(() => undefined).then(knock); }, KNOCK);
+}
+
+export function LostBar() {
+  useChange();
+  if (!lost) return null;
+  return <p class="lost" id="lost" role="alert">The server does not answer: it has ended, or the connection to it is gone. What is on the screen is what came last.{" "}
+    <button type="button" onClick={() => void ask("live", []).catch(() => undefined)}>Try again</button></p>;
 }
 
 // An answer said that what the server shows is another one now.
@@ -51,6 +73,8 @@ export async function begin(): Promise<void> {
   const first = await ask<Status>("live", []);
   shown = first.version;
   if (!first.live) return;
+  // They may be older than the version that this one told.
+  forgetEarly();
   status = first;
   tell();
   const news = new EventSource("/api/events");
@@ -66,7 +90,8 @@ function hold(on: boolean): void {
 }
 
 async function say(word: "start" | "stop"): Promise<void> {
-  await fetch(`/api/${word}`, { method: "POST" });
+  // What did not arrive did not happen: the bar still says how it is.
+  await fetch(`/api/${word}`, { method: "POST" }).catch(() => undefined);
 }
 
 function words(now: Status): string {

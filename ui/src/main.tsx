@@ -1,22 +1,22 @@
 // The page: what the recording is, the timeline, and one of the views under the filters.
 import { render } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { Summary, TreeData } from "./api";
-import { Wait, useData } from "./data";
+import { type Parameters, type Summary, type TreeData, askEarly } from "./api";
+import { Nothing, Wait, useData } from "./data";
 import { ChartView } from "./chart";
 import { DiffView } from "./diff";
 import { Filters } from "./filters";
 import { Flame } from "./flame";
 import { FunctionTable, Sandwich, pickFunction } from "./functions";
 import { Help } from "./help";
-import { LiveBar, begin, isLive } from "./live";
+import { LiveBar, LostBar, begin, isLive } from "./live";
 import { KINDS } from "./palette";
 import { QualityView } from "./quality";
 import { Speedscope } from "./speedscope";
 import { type State, type View, change, state as now, useAppState } from "./state";
 import { toggleTheme } from "./theme";
 import { Timeline } from "./timeline";
-import { count, percent } from "./words";
+import { count, percent, samples } from "./words";
 import "./page.css";
 
 const VIEWS: [View, string][] = [["flame", "Flame graph"], ["table", "Table"], ["sandwich", "Sandwich"], ["quality", "Data quality"], ["chart", "Flame chart"], ["diff", "Difference"]];
@@ -24,12 +24,16 @@ const VIEWS: [View, string][] = [["flame", "Flame graph"], ["table", "Table"], [
 function App() {
   const state = useAppState();
   const recordings = useData<{ recordings: Summary[] }>("recordings", []);
-  const chosen = useData<Summary>("summary", [["file", state.file], ...state.filter()]);
+  const chosen = useData<Summary>("summary", summaryOf(state));
   const search = useRef<HTMLInputElement>(null);
   const [matches, setMatches] = useState("");
   const [help, setHelp] = useState(false);
   useEffect(() => {
-    const press = (event: KeyboardEvent) => keys(event, search.current, () => setHelp((shown) => !shown), () => setHelp(false));
+    const press = (event: KeyboardEvent) => keys(event, search.current, () => setHelp((shown) => !shown), () => {
+      const open = document.querySelector(".help") !== null;
+      setHelp(false);
+      return open;
+    });
     document.addEventListener("keydown", press);
     return () => document.removeEventListener("keydown", press);
   }, []);
@@ -38,10 +42,11 @@ function App() {
   const views = VIEWS.filter(([view]) => view !== "diff" || all.length > 1);
   return (
     <>
+      <LostBar />
       <header>
         <div class="line">
           <h1 id="title" title={one.command || one.name}>{one.command || one.name}</h1>
-          {all.length > 1 ? <select aria-label="Recording" value={state.file} onChange={(event) => change({ file: event.currentTarget.value, focus: null })}>{all.map((each, index) => <option key={index} value={String(index)}>{each.name}</option>)}</select> : null}
+          {all.length > 1 ? <select aria-label="Recording" value={state.file} onChange={(event) => change({ file: event.currentTarget.value, focus: null, thread: null })}>{all.map((each, index) => <option key={index} value={String(index)}>{each.name}</option>)}</select> : null}
           <span class="soft">{one.hostname ? `${one.hostname}, Linux ${one.kernel} ${one.arch}, ${one.cpus} CPUs` : one.name}{one.guests.length ? `; guests ${some(one.guests)}` : ""}</span>
           <span class="grow" />
           <LiveBar />
@@ -75,9 +80,9 @@ function Facts({ one, chosen, filtered }: { one: Summary; chosen: Summary | null
   const seen = chosen ?? one, stacks = seen.samples - seen.none;
   return (
     <div class="line" id="facts">
-      <span id="summary">{count(seen.samples)} samples{filtered ? ` of ${count(one.samples)}` : ""} in {one.duration_s.toFixed(1)} s, {count(one.lost)} lost{one.finished || isLive() ? "" : "; not finished: the recorder still runs or was killed"}</span>
+      <span id="summary">{samples(seen.samples)}{filtered ? ` of ${count(one.samples)}` : ""} in {one.duration_s.toFixed(1)} s, {count(one.lost)} lost{one.finished || isLive() ? "" : "; not finished: the recorder still runs or was killed"}</span>
       <button type="button" class="link" title="Data quality" onClick={() => change({ view: "quality", focus: null })}>
-        ✓ {percent(seen.verdicts["reliable"] ?? 0, stacks, 1)} reliable, {percent(seen.whole, stacks, 1)} whole, ✂ {percent(seen.cut, stacks, 1)} cut
+        {stacks ? `✓ ${percent(seen.verdicts["reliable"] ?? 0, stacks, 1)} reliable, ${percent(seen.whole, stacks, 1)} whole, ✂ ${percent(seen.cut, stacks, 1)} cut` : "no user stacks"}
       </button>
       {seen.added.length ? <span title={seen.added.map((each) => each.name).join(", ")}>some names are from files that were sent</span> : null}
       <span class="soft">{one.trigger}{one.frequency ? `, ${one.frequency} samples a second and CPU` : ""}</span>
@@ -85,9 +90,13 @@ function Facts({ one, chosen, filtered }: { one: Summary; chosen: Summary | null
   );
 }
 
+const summaryOf = (state: State): Parameters => [["file", state.file], ...state.filter()];
+const treeOf = (state: State): Parameters =>
+  [["file", state.file], ["by", state.get("by", "comm")], ["inverted", state.get("inverted", "0")], ["marks", state.get("marks", "1")], ...state.filter()];
+
 function FlameView({ state, guests, onMatches }: { state: State; guests: boolean; onMatches: (text: string) => void }) {
   const by = state.get("by", "comm"), inverted = state.get("inverted", "0"), marks = state.get("marks", "1");
-  const loaded = useData<TreeData>("tree", [["file", state.file], ["by", by], ["inverted", inverted], ["marks", marks], ...state.filter()]);
+  const loaded = useData<TreeData>("tree", treeOf(state));
   const data = loaded.data;
   const kinds = new Set(data?.kind);
   return (
@@ -101,15 +110,15 @@ function FlameView({ state, guests, onMatches }: { state: State; guests: boolean
         <label><input type="checkbox" id="flip" checked={state.get("flip") === "1"} onChange={(event) => change({ flip: event.currentTarget.checked ? "1" : null })} /> flames upwards</label>
         <label><input type="checkbox" id="inverted" checked={inverted === "1"} onChange={(event) => change({ inverted: event.currentTarget.checked ? "1" : null, focus: null })} /> begin with what ran</label>
         <label><input type="checkbox" id="marks" checked={marks === "1"} onChange={(event) => change({ marks: event.currentTarget.checked ? null : "0", focus: null })} /> stacks that are not whole apart</label>
-        <Save state={state} by={by} />
-        <Speedscope state={state} by={by} title={document.getElementById("title")?.textContent ?? ""} />
+        <Save state={state} by={by} marks={marks} />
+        <Speedscope state={state} by={by} marks={marks} title={document.getElementById("title")?.textContent ?? ""} />
         <button type="button" id="whole" title="Esc" onClick={() => change({ focus: null })}>Whole picture</button>
         <span class="grow" />
         <span class="keys">{Object.entries(KINDS).filter(([kind]) => kinds.has(kind)).map(([kind, { label }]) => <span class="key" key={kind}><i class={`k-${kind}`} />{label}</span>)}</span>
         {data?.left_out ? <span class="soft">{count(data.left_out)} smaller boxes are left out</span> : null}
       </div>
-      {data ? data.total[0] ? <Flame data={data} search={state.get("search")} flip={state.get("flip") === "1"} focus={Number(state.get("focus", "0"))} label="Flame graph" unit="samples"
-        onFocus={(box, moved) => change({ focus: box ? String(box) : null }, !moved)} onMatches={onMatches} onPick={pickFunction} /> : <p class="wait">No sample passes the filters.</p> : <Wait of={loaded} />}
+      {data ? data.total[0] ? <Flame data={data} search={state.get("search")} flip={state.get("flip") === "1"} focus={Number(state.get("focus", "0"))} label="Flame graph" unit="samples" kept
+        onFocus={(box, moved) => change({ focus: box ? String(box) : null, ...(moved ? { part: now().get("part") } : {}) }, !moved)} onMatches={onMatches} onPick={pickFunction} /> : <Nothing state={state} /> : <Wait of={loaded} />}
     </>
   );
 }
@@ -119,9 +128,14 @@ const some = (names: string[]) => (names.length > 4 ? `${names.slice(0, 4).join(
 const FORMATS = ["folded", "svg", "html", "pprof", "otlp", "speedscope", "firefox", "perf-script", "chrome-trace", "parquet"];
 
 // The chosen samples as a file of another format; the page stays where it is.
-function Save({ state, by }: { state: State; by: string }) {
+function Save({ state, by, marks }: { state: State; by: string; marks: string }) {
   const save = (format: string) => {
-    if (format) location.assign(`/api/export?${new URLSearchParams([["format", format], ["file", state.file], ["by", by], ...state.filter()])}`);
+    if (!format) return;
+    // A link that is saved: an answer that is none does not take the page's place.
+    const link = document.createElement("a");
+    link.href = `/api/export?${new URLSearchParams([["format", format], ["file", state.file], ["by", by], ["marks", marks], ...state.filter()])}`;
+    link.download = "";
+    link.click();
   };
   return (
     <select id="save" aria-label="Save these samples as" value="" onChange={(event) => { save(event.currentTarget.value); event.currentTarget.value = ""; }}>
@@ -131,17 +145,23 @@ function Save({ state, by }: { state: State; by: string }) {
   );
 }
 
-const isField = (target: EventTarget | null) => target instanceof HTMLElement && ["INPUT", "SELECT", "TEXTAREA"].includes(target.tagName);
+// Where letters are written, or choose; a box to tick takes none.
+const isField = (target: EventTarget | null) =>
+  target instanceof HTMLSelectElement || (target instanceof HTMLInputElement && !["checkbox", "file"].includes(target.type));
 
-function keys(event: KeyboardEvent, search: HTMLInputElement | null, help: () => void, close: () => void): void {
-  if ((event.ctrlKey && event.key === "f") || (event.key === "/" && !isField(event.target))) {
+// `close` says whether there was something to close.
+function keys(event: KeyboardEvent, search: HTMLInputElement | null, help: () => void, close: () => boolean): void {
+  const key = event.key.toLowerCase();
+  if (((event.ctrlKey || event.metaKey) && key === "f") || (key === "/" && !isField(event.target))) {
     event.preventDefault();
     search?.focus();
     search?.select();
     return;
   }
+  const picture = document.querySelector<HTMLElement>(".flame .view");
+  if (event.key === "Enter" && event.target === search) picture?.dispatchEvent(new CustomEvent("match", { detail: event.shiftKey ? -1 : 1 }));
   if (event.key === "Escape") {
-    close();
+    if (close()) return;
     if (event.target === search) { change({ search: null }); search?.blur(); } else change({ focus: null });
     return;
   }
@@ -149,17 +169,22 @@ function keys(event: KeyboardEvent, search: HTMLInputElement | null, help: () =>
   const view = VIEWS[Number(event.key) - 1];
   if (view) change({ view: view[0], focus: null });
   if (event.key === "?") help();
-  if (event.key === "i") change({ flip: now().get("flip") === "1" ? null : "1" });
-  if (event.key === "v") change({ inverted: now().get("inverted") === "1" ? null : "1", focus: null });
-  if (event.key === "t") toggleTheme();
-  const view_of_flame = document.querySelector<HTMLElement>(".flame .view");
-  if (view_of_flame && document.activeElement === document.body && (event.key.startsWith("Arrow") || "wasd".includes(event.key))) {
-    // Keys that move the picture reach it also when nothing has the focus.
-    view_of_flame.focus({ preventScroll: true });
-    view_of_flame.dispatchEvent(new KeyboardEvent("keydown", { key: event.key }));
+  if (key === "i") change({ flip: now().get("flip") === "1" ? null : "1" });
+  if (key === "v") change({ inverted: now().get("inverted") === "1" ? null : "1", focus: null });
+  if (key === "t") toggleTheme();
+  if (key === "0") change({ focus: null });
+  const elsewhere = document.activeElement?.closest(".view, .table, .choices, .help, #timeline");
+  if (picture && !elsewhere && (event.key.startsWith("Arrow") || "wasd+=-".includes(key))) {
+    // Keys that move the picture reach it from wherever they mean nothing else.
+    picture.focus({ preventScroll: true });
+    picture.dispatchEvent(new KeyboardEvent("keydown", { key: event.key }));
     event.preventDefault();
   }
 }
 
-// Whether it grows is known before the first view is asked for.
+const first = now();
+askEarly("recordings", []);
+askEarly("summary", summaryOf(first));
+if (first.view === "flame") askEarly("tree", treeOf(first));
+// Whether it grows is known before the first view is shown.
 void begin().catch(() => undefined).then(() => render(<App />, document.getElementById("app")!));

@@ -37,16 +37,26 @@ function paintLevel(context: CanvasRenderingContext2D, boxes: Boxes, seen: Windo
     const x = Math.max(0, (boxes.left[box]! - seen.from) * at.scale);
     const right = Math.min(seen.width, (boxes.left[box]! + boxes.total[box]! - seen.from) * at.scale);
     if (right - x < NARROW) {
-      // Boxes too narrow to be told apart become one grey pixel; the next box to look at lies beyond it.
-      context.fillStyle = seen.dark ? "#555" : "#bbb";
-      context.fillRect(x, at.top, 1, ROW - 1);
-      box = Math.max(box + 1, boxes.firstAt(at.level, seen.from + (x + 1) / at.scale));
+      // Boxes too narrow to be told apart become one pixel; the next box to look at lies beyond it.
+      const next = Math.min(end, Math.max(box + 1, boxes.firstAt(at.level, seen.from + (x + 1) / at.scale)));
+      paintNarrow(context, boxes, seen, { from: box, to: next, x, top: at.top });
+      box = next;
       continue;
     }
     paintBox(context, boxes, seen, { box, x, width: right - x, top: at.top, letter: at.letter });
     box++;
   }
   return drawn;
+}
+
+// Grey, as several kinds may be in it, or in the order of time the colour of what ran; what is looked for and what is cut shows all the same.
+function paintNarrow(context: CanvasRenderingContext2D, boxes: Boxes, seen: Window, at: { from: number; to: number; x: number; top: number }): void {
+  const grey = seen.dark ? "#555" : "#bbb", match = boxes.anyHit(at.from, at.to);
+  context.fillStyle = match ? (seen.dark ? MATCH.dark : MATCH.light) : boxes.data.left ? colour(boxes, seen, at.from) : grey;
+  context.fillRect(at.x, at.top, 1, ROW - 1);
+  if (!boxes.anySuspect(at.from, at.to)) return;
+  context.fillStyle = HATCH;
+  context.fillRect(at.x, at.top + ROW - 4, 1, 3);
 }
 
 interface Spot { box: number; x: number; width: number; top: number; letter: number }

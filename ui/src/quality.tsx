@@ -30,7 +30,7 @@ export function QualityView({ state }: { state: State }) {
       {data.machines.length ? <Machines machines={data.machines} samples={data.samples} /> : null}
       <Causes causes={data.causes.filter((cause) => cause.ending === "cut")} stacks={stacks} />
       {data.reasons.length ? <><h2>Why stacks are unreliable</h2>
-        <table class="plain"><tbody>{data.reasons.map((reason) => <tr key={reason.stop}><th>{reason.stop}</th><td class="number">{percent(reason.samples, stacks)}</td><td class="number">{count(reason.samples)}</td><td>{reason.meaning}</td></tr>)}</tbody></table></> : null}
+        <table class="plain"><tbody>{data.reasons.map((reason) => <tr key={reason.stop}><th>{reason.stop}</th><td class="number">{percent(reason.samples, stacks)}</td><td class="number">{count(reason.samples)}</td><td>{reason.meaning} <em>{reason.advice}</em></td></tr>)}</tbody></table></> : null}
       <h2>Files whose functions have no names</h2>
       <p class="line"><Upload state={state} label="Name them with a file…" /><span class="soft">the program or library with its symbols, /proc/kallsyms, or System.map; it is used for this page and not kept</span></p>
       <Uploaded state={state} />
@@ -75,6 +75,13 @@ function Machines({ machines, samples }: { machines: Machine[]; samples: number 
   );
 }
 
+const FILES_SHOWN = 6;
+
+function CausedIn({ cause, modules }: { cause: Cause; modules: Cause["modules"] }) {
+  return <>{modules.map((module) => (
+    <div key={module.path}><button type="button" class="link" title={module.path} onClick={() => change({ view: "flame", stop: cause.stop, module: exactly(module.path), focus: null })}>{file(module.path)}</button> {count(module.samples)}</div>))}</>;
+}
+
 function Causes({ causes, stacks }: { causes: Cause[]; stacks: number }) {
   if (!causes.length) return <><h2>Why stacks are cut</h2><p>No stack is cut.</p></>;
   return (
@@ -86,9 +93,8 @@ function Causes({ causes, stacks }: { causes: Cause[]; stacks: number }) {
           <tr key={cause.stop}>
             <th><button type="button" class="link" title="Show only these samples" onClick={() => change({ view: "flame", stop: cause.stop, focus: null })}>{cause.stop}</button></th>
             <td class="number">{percent(cause.samples, stacks)}</td><td class="number">{count(cause.samples)}</td>
-            <td>{cause.modules.slice(0, 6).map((module) => (
-              <div key={module.path}><button type="button" class="link" title={module.path} onClick={() => change({ view: "flame", stop: cause.stop, module: exactly(module.path), focus: null })}>{file(module.path)}</button> {count(module.samples)}</div>))}
-              {cause.modules.length > 6 ? <div>{cause.modules.length - 6} more</div> : null}</td>
+            <td><CausedIn cause={cause} modules={cause.modules.slice(0, FILES_SHOWN)} />
+              {cause.modules.length > FILES_SHOWN ? <details><summary>{cause.modules.length - FILES_SHOWN} more</summary><CausedIn cause={cause} modules={cause.modules.slice(FILES_SHOWN)} /></details> : null}</td>
             <td>{cause.meaning} <em>{cause.advice}</em></td>
           </tr>))}
         </tbody>

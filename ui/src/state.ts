@@ -38,16 +38,39 @@ export const state = () => current;
 
 // `remember` makes a step that Back undoes; typing in a field does not.
 export function change(changes: Record<string, string | string[] | null>, remember = true): void {
-  const next = current.with(changes);
+  // What is seen of a box ends with the box.
+  const next = current.with("focus" in changes && !("part" in changes) ? { ...changes, part: null } : changes);
   if (next.text() === current.text()) return;
+  write();
   current = next;
   const address = `#${next.text()}`;
   if (remember) history.pushState(null, "", address); else history.replaceState(null, "", address);
   for (const tell of listeners) tell();
 }
 
-window.addEventListener("popstate", () => { current = read(); for (const tell of listeners) tell(); });
-window.addEventListener("hashchange", () => { current = read(); for (const tell of listeners) tell(); });
+// What changes with every frame stands in the state at once, and in the address when it rests: browsers refuse many changes of it a second.
+const REST = 250;
+let resting = 0;
+export function settle(changes: Record<string, string | null>): void {
+  current = current.with(changes);
+  if (!resting) resting = window.setTimeout(write, REST);
+}
+function write(): void {
+  if (!resting) return;
+  window.clearTimeout(resting);
+  resting = 0;
+  history.replaceState(null, "", `#${current.text()}`);
+}
+
+function reread(): void {
+  // The address of before is not written over the one that was chosen.
+  window.clearTimeout(resting);
+  resting = 0;
+  current = read();
+  for (const tell of listeners) tell();
+}
+window.addEventListener("popstate", reread);
+window.addEventListener("hashchange", reread);
 
 export function useAppState(): State {
   const [, redraw] = useState(0);

@@ -2,9 +2,11 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 
-export interface Column { id: string; title: string; number?: boolean; cell: (row: number) => ComponentChildren; value: (row: number) => number | string }
+export interface Column { id: string; title: string; number?: boolean; wide?: boolean; cell: (row: number) => ComponentChildren; value: (row: number) => number | string }
 
 const HEIGHT = 24, SPARE = 10;
+
+const classOf = (one: Column) => (one.number ? "number" : one.wide ? "name" : "");
 
 export interface TableProperties {
   id: string; rows: number[]; columns: Column[]; sort: string; label: string;
@@ -52,7 +54,7 @@ export function Table({ id, rows, columns, sort, label, onSort, onPick, share }:
       <table aria-label={label} aria-rowcount={rows.length}>
         <thead>
           <tr>{columns.map((one) => (
-            <th key={one.id} class={one.number ? "number" : ""} aria-sort={order(one)}>
+            <th key={one.id} class={classOf(one)} aria-sort={order(one)}>
               <button type="button" onClick={() => onSort(one.id === by && !reverse ? `-${one.id}` : one.id)}>{one.title}{one.id === by ? (reverse ? " \u25b4" : " \u25be") : ""}</button>
             </th>))}
           </tr>
@@ -62,7 +64,7 @@ export function Table({ id, rows, columns, sort, label, onSort, onPick, share }:
           {shown.map((row, place) => (
             <tr key={row} class={onPick ? (start + place === cursor ? "pick cursor" : "pick") : ""} aria-selected={onPick ? start + place === cursor : undefined} onClick={() => onPick?.(row)}>
               {columns.map((one, place) => (
-                <td key={one.id} class={one.number ? "number" : ""}>
+                <td key={one.id} class={classOf(one)}>
                   {place === 0 && share ? <i class="bar" style={{ width: `${Math.min(100, 100 * share(row))}%` }} /> : null}
                   <span>{one.cell(row)}</span>
                 </td>))}

@@ -8,6 +8,8 @@ import { isDark, onTheme } from "./theme";
 import { count } from "./words";
 
 const KINDS = ["verdict", "ending", "process", "cpu", "trigger", "mode", "cgroup"];
+// What the server gives for a profile that was imported without times.
+const NO_TIME = 1e-6;
 const NAMES: Record<string, string> = { cpu: "CPU", vcpu: "virtual CPU", mode: "user or kernel", cgroup: "control group" };
 const colour = (name: string, place: number, kind: string) => (kind === "verdict" || kind === "ending" ? (VERDICTS[name] ?? "#7f7f7f") : SERIES[place % SERIES.length]!);
 
@@ -50,6 +52,11 @@ export function Timeline({ state, guests }: { state: State; guests: boolean }) {
     if (to - from < 0.003) change({ from: null, to: null, focus: null });
     else change({ from: (from * data.duration_s).toFixed(3), to: (to * data.duration_s).toFixed(3), focus: null });
   }
+  // What dragging does, for keys and for exact times.
+  const moment = (name: "from" | "to", empty: string) => (
+    <input type="number" min="0" step="any" aria-label={name === "from" ? "From this second on" : "To this second"} placeholder={empty} value={state.get(name)}
+      onChange={(event) => change({ [name]: event.currentTarget.value || null, focus: null })} />);
+  if (data && data.duration_s <= NO_TIME && data.series.length) return <p class="timeline soft">The samples have no times.</p>;
   return (
     <section class="timeline" aria-label="Samples over time">
       <div class="line">
@@ -57,16 +64,18 @@ export function Timeline({ state, guests }: { state: State; guests: boolean }) {
           <select id="series" value={kind} onChange={(event) => change({ series: event.currentTarget.value })}>{[...KINDS, ...(guests ? ["guest", "vcpu"] : [])].map((one) => <option key={one} value={one}>{NAMES[one] ?? one}</option>)}</select>
         </label>
         {data?.series.map((one, index) => (
-          <span key={one.name} class="key"><i style={{ backgroundColor: colour(one.name, index, kind) }} class={HATCHED.has(one.name) ? "hatched" : ""} />{one.name} {count(one.counts.reduce((sum, value) => sum + value, 0))}</span>))}
+          <span key={one.name} class="key"><i style={{ backgroundColor: colour(one.name, index, kind) }} class={HATCHED.has(one.name) ? "hatched" : ""} />{one.name} {count(total(one.counts))}</span>))}
         <span class="grow" />
-        {state.get("from") || state.get("to") ? (
-          <span id="time">{state.get("from", "0")} s to {state.get("to", "the end")} s <button type="button" onClick={() => change({ from: null, to: null, focus: null })}>all</button></span>
-        ) : <span class="soft">drag to choose a time</span>}
+        <span id="time" class="soft">{state.get("from") || state.get("to") ? <button type="button" onClick={() => change({ from: null, to: null, focus: null })}>all</button> : "drag, or type:"}{" "}
+          {moment("from", "0")} s to {moment("to", data ? data.duration_s.toFixed(3) : "")} s</span>
       </div>
-      <div class="strip"><canvas id="timeline" ref={canvas} onPointerDown={down} onPointerMove={move} onPointerUp={up} onPointerCancel={() => setDrag(null)} /></div>
+      <div class="strip"><canvas id="timeline" ref={canvas} role="img" aria-label={data ? summed(data) : "Samples over time"} onPointerDown={down} onPointerMove={move} onPointerUp={up} onPointerCancel={() => setDrag(null)} /></div>
     </section>
   );
 }
+
+const total = (counts: number[]) => counts.reduce((sum, value) => sum + value, 0);
+const summed = (data: TimelineData) => `Samples over ${data.duration_s.toFixed(1)} s: ${data.series.map((one) => `${one.name} ${count(total(one.counts))}`).join(", ") || "none"}`;
 
 // What stands at a place, in words: colours alone say nothing.
 function said(data: TimelineData, place: number): string {

@@ -1,6 +1,14 @@
 // Numbers as people read them.
 export const count = (value: number) => Math.round(value).toLocaleString("en-US");
-export const percent = (part: number, whole: number, digits = 2) => (whole ? `${((100 * part) / whole).toFixed(digits)} %` : "-");
+export const samples = (value: number) => `${count(value)} ${value === 1 ? "sample" : "samples"}`;
+// What is rounded never becomes nothing or everything: one cut stack of a million is not 0 %, and the others are not 100 %.
+export function percent(part: number, whole: number, digits = 2): string {
+  if (!whole) return "-";
+  const share = (100 * part) / whole, step = 10 ** -digits;
+  if (share > 0 && share < step / 2) return `< ${step.toFixed(digits)} %`;
+  if (share < 100 && share >= 100 - step / 2) return `> ${(100 - step).toFixed(digits)} %`;
+  return `${share.toFixed(digits)} %`;
+}
 export const points = (share: number) => `${share >= 0 ? "+" : "\u2212"}${Math.abs(100 * share).toFixed(2)}`;
 export const file = (path: string) => path.replace(/\/+$/, "").split("/").pop() || path;
 

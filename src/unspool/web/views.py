@@ -135,7 +135,7 @@ def data_quality(opened: Opened, profile: Profile) -> Json:
         "none": found.none,
         "unknown": found.unknown,
         "causes": [_cause(cause) for cause in found.causes],
-        "reasons": [{"stop": stop.label, "samples": count, "meaning": explain(stop).meaning} for stop, count in found.reasons.items()],
+        "reasons": [_reason(stop, count) for stop, count in found.reasons.items()],
         "unnamed": _unnamed(opened, profile),
         "machines": machine_quality(profile) if profile.guests else [],
     }
@@ -145,6 +145,11 @@ def _end(profile: Profile) -> float:
     """Seconds from the start to the last sample."""
     timed = profile.timed
     return float((timed.time_ns[-1] - profile.about.monotonic_ns) / NANO) if timed is not None and len(timed) else 0.0
+
+
+def _reason(stop: Stop, samples: int) -> Json:
+    says = explain(stop)
+    return {"stop": stop.label, "samples": samples, "meaning": says.meaning, "advice": says.advice}
 
 
 def _cause(cause: Cause) -> Json:
