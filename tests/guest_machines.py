@@ -77,6 +77,11 @@ class GuestMachine:
         return self.folder / "qmp"
 
     @property
+    def watch(self) -> Path:
+        """A second QMP socket, by which a test sees what a back end does that keeps the first one for itself."""
+        return self.folder / "watch"
+
+    @property
     def gdb(self) -> Path:
         """The gdbstub's socket."""
         return self.folder / "gdb"
@@ -209,6 +214,7 @@ def command_line(name: str, folder: Path, initramfs: Path, wanted: Wanted) -> li
         *("-chardev", f"socket,id=c1,path={folder}/shell,server=on,wait=off", "-serial", "chardev:c1"),
         *("-drive", f"if=none,id=d0,format=raw,file={disk}", "-device", "virtio-blk-pci,drive=d0"),
         *(["-qmp", f"unix:{folder}/qmp,server=on,wait=off"] if wanted.qmp else []),
+        *(["-qmp", f"unix:{folder}/watch,server=on,wait=off"] if wanted.qmp else []),
         *(["-gdb", f"unix:{folder}/gdb,server=on,wait=off"] if wanted.gdb else []),
         *wanted.more,
     ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from pathlib import Path
 from guest_machines import GuestMachine
 from oracle.kernel_score import Function, Tally, Told
 from oracle.kernel_stepper import Stepper, Stub
-from oracle.kernel_truth import Region, Tracker, regions
+from oracle.kernel_truth import PT_REGS, Region, Tracker, regions
 
 from unspool.model.arch import X86_64
 from unspool.targets.guest.gdbstub import parse_registers
@@ -44,12 +46,20 @@ class Oracle:
     seen: Counter[int] = field(default_factory=Counter)
     _names: dict[int, Function | None] = field(default_factory=dict)
 
-    def trace(self, stepper: Stepper, steps: int) -> tuple[Tally, Tracker]:
-        """Follow so many instructions and more until the stack's outer end is known, and judge what the walk said before each."""
-        self.kernel.refresh()
-        tracker = Tracker(_Fresh(self.kernel), self._regions(stepper.vcpu()), self._may_return_to)
+    def trace(self, stepper: Stepper, steps: int, until: float = math.inf) -> tuple[Tally, Tracker]:
+        """Follow so many instructions and more until the stack's outer end is known, and judge what the walk said before each.
+
+        `until`: the moment of the monotonic clock to end at the latest.
+        """
+        if self.kernel.refresh():
+            # As the product does it when modules or BPF programs have come or gone.
+            self.unwinder = KernelUnwinder(self.kernel)
+            self._names.clear()
+        tracker = Tracker(_Fresh(self.kernel), self._regions(stepper.vcpu()), self._may_return_to, saved=PT_REGS + self._padding())
         told: list[Told] = []
-        while not stepper.lost and (tracker.steps < steps or (tracker.steps < _FURTHER * steps and not tracker.chain.base.closed)):
+        while not stepper.lost and time.monotonic() < until:
+            if tracker.steps >= (steps if tracker.chain.base.closed else _FURTHER * steps):
+                break
             before, code = stepper.instant, stepper.code()
             if not before.user:
                 told += self._asked(stepper, tracker)
@@ -112,6 +122,10 @@ class Oracle:
         space = self.tasks.running(state, None, 0).space
         stacks = [mapping for mapping in space.mappings if mapping.path.endswith("stack]") and mapping.path != TASK_STACK]
         return regions([Region(mapping.start, mapping.end, task=False) for mapping in stacks], self.tasks.structs.thread_size)
+
+    def _padding(self) -> int:
+        """Two words above the saved registers, where the kernel can be entered by FRED (arch/x86/include/asm/thread_info.h)."""
+        return 16 if self.kernel.address("asm_fred_entrypoint_user") is not None else 0
 
     def _may_return_to(self, address: int) -> bool:
         symbol = self.kernel.symbol(address)

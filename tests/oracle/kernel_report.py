@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from oracle.kernel_plan import SEEN_KERNEL, SEEN_MACHINES, UNSEEN
 from oracle.kernel_score import Tally
 
 _LIE, _SURPLUS = "FALSE RELIABLE", "reliable, not exact"
@@ -13,8 +14,9 @@ _LIE, _SURPLUS = "FALSE RELIABLE", "reliable, not exact"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One workload on one machine. `shown`: by what is worth a look, states as (place, sentence)."""
+    """One workload on one machine. `shown`: by what is worth a look, states as (place, sentence). `failure`: why there is no more."""
 
+    kernel: str
     machine: str
     workload: str
     release: str
@@ -23,18 +25,21 @@ class Row:
     events: Counter[str]
     anomalies: Counter[str]
     shown: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    failure: str = ""
 
 
 def line(row: Row) -> str:
     """The scores for the terminal, with the first states that are worth a look."""
     tally = row.tally
+    if row.failure:
+        return f"{row.machine}: {row.workload}: NOT MEASURED: {row.failure}"
     taken = f"{tally.steps} steps in {row.seconds:.0f} s, {tally.states} states ({tally.open} open, {tally.undecided} undecided)"
     scored = f"exact {_percent(tally.exact, tally.states)}, reliable {_percent(tally.reliable, tally.states)}"
     others = f"reliable and not exact {tally.reliable_inexact}, user registers {tally.user_same} same {tally.user_differs} other, asleep "
     others += f"{tally.asleep_exact} of {tally.asleep} exact"
     of_time = f"of time {_percent(tally.uniform_reliable, tally.uniform)}"
     text = [
-        f"{row.machine}: {row.workload}: {taken}, {scored}, {of_time}, FALSE RELIABLE {tally.false_reliable}, {others}",
+        f"{row.release}: {row.machine}: {row.workload}: {taken}, {scored}, {of_time}, FALSE RELIABLE {tally.false_reliable}, {others}",
         f"  not reliable: {_counts(tally.reasons)}; of them exact: {_counts(+tally.false_unreliable)}; anomalies: {_counts(row.anomalies)}",
     ]
     for what, states in row.shown.items():
@@ -47,9 +52,9 @@ def line(row: Row) -> str:
 
 def document(rows: list[Row], per_pc: int) -> str:
     """The page docs/guest-oracle-results.md."""
-    total, events, anomalies = Tally(), Counter[str](), Counter[str]()
-    for row in rows:
-        total.plus(row.tally)
+    done = [row for row in rows if not row.failure]
+    total, events, anomalies = _sum(done), Counter[str](), Counter[str]()
+    for row in done:
         events += row.events
         anomalies += row.anomalies
     return "\n".join(
@@ -57,32 +62,66 @@ def document(rows: list[Row], per_pc: int) -> str:
             "# Guest oracle results",
             "",
             "Written by `make guest-oracle`; [oracle.md](oracle.md#kernel-stacks-of-guests) says what the words mean.",
-            f"Guest: Debian {', '.join(sorted({row.release for row in rows}))}, one vCPU of QEMU's emulation (TCG).",
-            f"Each instruction gives at most {per_pc} states for each machine and workload.",
+            f"Guests: Debian {', '.join(sorted({row.release for row in done}))}; one vCPU of QEMU's emulation (TCG).",
+            f"Each instruction gives at most {per_pc} states for each kernel, machine and workload.",
             "",
             *_summary(total, anomalies),
             "",
-            "## Machines and workloads",
+            "## What the rules had not seen",
             "",
-            "| machine | workload | steps | states | exact | false reliable | reliable | of time | exact, not called reliable |",
-            "|---|---|---|---|---|---|---|---|---|",
-            *(_row(row) for row in rows),
+            "The rules of the walk were made on one kernel (6.1), four machines and eight workloads. The others came after the last rule.",
+            "Their [first score](oracle.md#what-the-rules-of-kernel-stacks-had-not-seen) is kept; here they are as the walk stands now.",
+            "A row of the long table counts under each thing that is new in it.",
+            "",
+            *_unseen(done),
+            "",
+            "## Kernels, machines and workloads",
+            "",
+            "| kernel | machine | workload | steps | states | exact | false reliable | reliable | of time | exact, not called reliable |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+            *(_row(row) for row in done),
+            *(f"\nNot measured: {row.machine}, {row.workload}: {row.failure}" for row in rows if row.failure),
             "",
             "## Why stacks are not called reliable",
             "",
             "| reason | states | of them exact | where (states, at most 200 of each workload looked at) |",
             "|---|---|---|---|",
-            *_reasons(rows, total),
+            *_reasons(done, total),
             "",
             "## What was stepped through",
             "",
             "| event | times |",
             "|---|---|",
-            *(f"| {event} | {count} |" for event, count in events.most_common()),
-            *_sentences(rows),
+            *(f"| {event} | {count} |" for event, count in events.most_common() if count),
+            *_sentences(done),
             "",
         ]
     )
+
+
+def _sum(rows: Iterable[Row]) -> Tally:
+    total = Tally()
+    for row in rows:
+        total.plus(row.tally)
+    return total
+
+
+def _unseen(rows: list[Row]) -> Iterator[str]:
+    """The same by what is new: sums over rows, of which one may count in several lines."""
+    yield "| | steps | states | exact | false reliable | reliable |"
+    yield "|---|---|---|---|---|---|"
+    old = {row.release for row in rows if row.kernel == SEEN_KERNEL}
+    groups: dict[str, list[Row]] = {"what the rules were made on": []}
+    for row in rows:
+        names = [] if row.release in old else [f"kernel {row.release}"]
+        names += [] if row.machine in SEEN_MACHINES else [f"machine: {row.machine}"]
+        names += [f"workload: {row.workload}"] if row.workload in UNSEEN else []
+        for name in names or ["what the rules were made on"]:
+            groups.setdefault(name, []).append(row)
+    for name, members in groups.items():
+        tally = _sum(members)
+        exact, reliable = _percent(tally.exact, tally.states), _percent(tally.reliable, tally.states)
+        yield f"| {name} | {tally.steps} | {tally.states} | {exact} | {tally.false_reliable} | {reliable} |"
 
 
 def _summary(total: Tally, anomalies: Counter[str]) -> list[str]:
@@ -107,7 +146,15 @@ def _summary(total: Tally, anomalies: Counter[str]) -> list[str]:
 def _row(row: Row) -> str:
     tally = row.tally
     cells = (
-        *(row.machine, row.workload, tally.steps, tally.states, _percent(tally.exact, tally.states), tally.false_reliable),
+        *(
+            row.release.partition("-")[0],
+            row.machine,
+            row.workload,
+            tally.steps,
+            tally.states,
+            _percent(tally.exact, tally.states),
+            tally.false_reliable,
+        ),
         *(_percent(tally.reliable, tally.states), _percent(tally.uniform_reliable, tally.uniform), sum(tally.false_unreliable.values())),
     )
     return "| " + " | ".join(map(str, cells)) + " |"

@@ -136,18 +136,18 @@ def is_exact(told: Told) -> bool:
     truth = told.state.truth()
     callers = told.ips[1:] if told.state.base.closed else told.ips[1 : len(truth) + 1]
     right = told.ips[0] == told.state.pc and len(callers) == len(truth)
-    return right and all(ip in {entry.ra, entry.landing} for ip, entry in zip(callers, truth, strict=True))
+    return right and all(not entry.known or ip in {entry.ra, entry.landing} for ip, entry in zip(callers, truth, strict=True))
 
 
 def is_sound(told: Told, function: Callable[[int], Function | None]) -> bool:
-    """Whether every function that will be returned to is reported, in order."""
+    """Whether every function that will be returned to is reported, in order. An interrupt that is not `known` needs some frame."""
     if told.ips[0] != told.state.pc:
         return False
     reported = [function(ip if exact else ip - 1) for ip, exact in zip(told.ips, told.exact, strict=True)]
     index = 1
     for entry in told.state.truth():
         needed = _functions(entry, function)
-        while index < len(reported) and reported[index] not in needed:
+        while entry.known and index < len(reported) and reported[index] not in needed:
             index += 1
         if index >= len(reported):
             return False

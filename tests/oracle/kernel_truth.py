@@ -20,6 +20,8 @@ LONGEST = 15
 """Bytes of the longest x86 instruction."""
 UNDECIDED = 300
 """Steps after which an entry that is still there will be returned to: no trick of the kernel keeps a false one for longer."""
+AT_ONCE = 8
+"""Steps in which a retpoline returns elsewhere than its call pushed. A tracer takes longer to put its trampoline into a caller's word."""
 PT_REGS = 168
 """Bytes at the top of a task's stack that hold its saved registers (arch/x86/include/asm/ptrace.h)."""
 
@@ -79,7 +81,9 @@ class Pending:
     """A pending return point. `interrupt`: `ra` is the interrupted instruction, not the one after a call.
 
     `slot` is the word on the stack that holds it, `step` when it was pushed. `landing`: where an interrupt's return really led to, which is
-    elsewhere when the kernel mends a fault of its own (the exception table).
+    elsewhere when the kernel mends a fault of its own (the exception table), or steps over a probe. `sp`: the interrupted stack pointer.
+    `known`: False when that is all that was seen of an interrupt, and the kernel may have led it elsewhere.
+    `detoured`: a return has taken another address from the slot, of a trampoline, which may still lead to `ra` (return probes, ftrace).
     """
 
     ra: int
@@ -88,6 +92,9 @@ class Pending:
     interrupt: bool = False
     fate: Fate = Fate.PENDING
     landing: int | None = None
+    sp: int = 0
+    known: bool = True
+    detoured: bool = False
 
 
 class Instant(NamedTuple):
@@ -144,7 +151,7 @@ class State:
 
     def decided(self, steps: int) -> bool:
         """Whether it is known after so many steps which of the entries are real."""
-        return all(entry.fate is not Fate.PENDING or steps - entry.step >= UNDECIDED for entry in self.entries)
+        return all(entry.fate is not Fate.PENDING or (steps - entry.step >= UNDECIDED and not entry.detoured) for entry in self.entries)
 
 
 class Tracker:
@@ -153,11 +160,14 @@ class Tracker:
     `events` counts what happened; `anomalies` what this model of a CPU does not explain.
     """
 
-    def __init__(self, memory: Memory, region: Callable[[int], Region | None], plausible: Callable[[int], bool]) -> None:
-        """Begin anywhere: nothing is known of the stack yet."""
+    def __init__(
+        self, memory: Memory, region: Callable[[int], Region | None], plausible: Callable[[int], bool], *, saved: int = PT_REGS
+    ) -> None:
+        """Begin anywhere: nothing is known of the stack yet. `saved`: bytes at the top of a task's stack that no call uses."""
         self.memory = memory
         self.region = region
         self.plausible = plausible
+        self.saved = saved
         self.chain = Chain(Base())
         self.steps = 0
         self.events: Counter[str] = Counter()
@@ -206,6 +216,7 @@ class Tracker:
                 self._resumed(before, after)
             case _:
                 self._moved(before, after)
+        self._arrived(after)
         if after.sp > before.sp:
             self._drop(after.sp)
 
@@ -243,7 +254,7 @@ class Tracker:
             ip, cs, _, sp, _ = _FRAME.unpack(data)
             if cs == _KERNEL_CS and sp == before.sp and before.pc <= ip <= before.pc + LONGEST:
                 self.events["interrupts and exceptions of the kernel"] += 1
-                self.chain.entries.append(Pending(ip, at, self.steps, interrupt=True))
+                self.chain.entries.append(Pending(ip, at, self.steps, interrupt=True, sp=sp))
                 return True
         return False
 
@@ -259,7 +270,7 @@ class Tracker:
 
     def _returned(self, before: Instant, after: Instant) -> None:
         entries = self.chain.entries
-        self._drop(before.sp)
+        self._drop(before.sp, detours=True)
         top = entries[-1] if entries else None
         if top is None:
             self._found(Pending(after.pc, before.sp, self.steps, fate=Fate.RETURNED), after)
@@ -267,6 +278,9 @@ class Tracker:
             # error_entry takes its return address off the stack and puts it back elsewhere.
             self.events["returns" if top.slot == before.sp else "returns from another slot"] += 1
             entries.pop().fate = Fate.RETURNED
+        elif top.slot == before.sp and not top.interrupt and self.steps - top.step > AT_ONCE:
+            self.events["returns to a trampoline"] += 1
+            top.detoured = True
         elif top.slot == before.sp:
             self.events["return addresses rewritten"] += 1
             entries.pop().fate = Fate.DISCARDED
@@ -278,15 +292,34 @@ class Tracker:
         entries = self.chain.entries
         self._drop(before.sp)
         top = entries[-1] if entries else None
-        if top is not None and top.interrupt and (top.slot == before.sp or top.ra == after.pc):
+        if top is not None and top.interrupt and (top.slot == before.sp or top.ra == after.pc or top.sp in {after.sp, after.sp + 8}):
             self.events["interrupt returns"] += 1
             top.fate, top.landing = Fate.RETURNED, after.pc
             entries.pop()
+            if after.sp == top.sp - 8:
+                self._emulated(after)
         elif top is None and not before.pc < after.pc <= before.pc + LONGEST:
-            self._found(Pending(after.pc, before.sp, self.steps, interrupt=True, fate=Fate.RETURNED), after)
+            # The kernel has moved the five words (for an int3, to push below the interrupted stack pointer), and may have changed them.
+            moved = after.sp - before.sp >= 2 * _FRAME.size - 16 and self.region(after.sp) == self.region(before.sp)
+            self._found(Pending(after.pc, before.sp, self.steps, interrupt=True, fate=Fate.RETURNED, known=not moved), after)
         else:
             # sync_core() returns to the instruction after its iretq.
             self.events["interrupt returns used as jumps"] += 1
+
+    def _emulated(self, after: Instant) -> None:
+        """After an int3 in whose place the kernel has made a call (int3_emulate_call, arch/x86/include/asm/text-patching.h)."""
+        data = self.memory.read(after.sp, 8)
+        ra = 0 if data is None else int.from_bytes(data, "little")
+        if self.plausible(ra):
+            self.events["calls that an int3 stood for"] += 1
+            self.chain.entries.append(Pending(ra, after.sp, self.steps))
+
+    def _arrived(self, after: Instant) -> None:
+        """Where a trampoline leads to what was to be returned to, that is its return."""
+        entries = self.chain.entries
+        if entries and entries[-1].detoured and (after.pc, after.sp) == (entries[-1].ra, entries[-1].slot + 8):
+            self.events["returns by a trampoline"] += 1
+            entries.pop().fate = Fate.RETURNED
 
     def _found(self, entry: Pending, after: Instant) -> None:
         """A return to what was there before the trace began."""
@@ -296,7 +329,7 @@ class Tracker:
             return
         base.found.append(entry)
         here = self.region(after.sp)
-        if here is not None and here.task and after.sp >= here.end - PT_REGS:
+        if here is not None and here.task and after.sp >= here.end - self.saved:
             base.closed = True
 
     def _moved(self, before: Instant, after: Instant) -> None:
@@ -318,13 +351,17 @@ class Tracker:
 
     def _in_place(self, entry: Pending) -> bool:
         data = self.memory.read(entry.slot, 8)
-        return data is not None and int.from_bytes(data, "little") == entry.ra
+        return entry.detoured or (data is not None and int.from_bytes(data, "little") == entry.ra)
 
-    def _drop(self, sp: int) -> None:
-        """Entries whose slot the stack pointer has passed will not be returned to."""
+    def _drop(self, sp: int, *, detours: bool = False) -> None:
+        """Entries whose slot the stack pointer has passed will not be returned to. Unless it returns, a trampoline may still lead there."""
+
+        def passed(entry: Pending) -> bool:
+            return entry.slot + (8 if entry.detoured and not detours else 0) < sp
+
         entries = self.chain.entries
-        here = self.region(sp) if entries and entries[-1].slot < sp else None
-        while here is not None and entries and entries[-1].slot < sp and self.region(entries[-1].slot) == here:
+        here = self.region(sp) if entries and passed(entries[-1]) else None
+        while here is not None and entries and passed(entries[-1]) and self.region(entries[-1].slot) == here:
             self.events["entries left behind"] += 1
             entries.pop().fate = Fate.DISCARDED
 

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum record { RECORD_HEADER = 1, RECORD_MAPS, RECORD_ENTRY, RECORD_FATE, RECORD_STATE, RECORD_END, RECORD_HITS, RECORD_VDSO };
+enum record { RECORD_HEADER = 1, RECORD_MAPS, RECORD_ENTRY, RECORD_FATE, RECORD_STATE, RECORD_END, RECORD_HITS, RECORD_VDSO, RECORD_BIRTH };
 
 #define SHADOW_PAGES 65536 /* pages of stack that may be remembered: 256 MB, a power of two */
 #define PAGE 4096

@@ -129,6 +129,8 @@ SPECS: list[Spec] = [
     *_outside(_c("exceptions.cc", {"gcc -O2 shared libstdc++": ("-O2", "-fnon-call-exceptions")}, max_steps=6_000_000)),
     *_c("threads.c", {"gcc -O2": ("-O2", "-pthread")}),
     *_outside(_c("threads.c", {"gcc -O0 -static": ("-O0", "-static", "-pthread")})),
+    *_outside(_c("spawns.c", {"gcc -O2": ("-O2", "-pthread"), "gcc -O0": ("-O0", "-pthread"), "clang -O2": ("-O2", "-pthread")})),
+    *_outside(_c("spawns.c", {"gcc -O2 -static-pie": ("-O2", "-pthread", "-static-pie")})),
     *_c("contexts.c", {"gcc -O2": ("-O2",)}),
     *_outside(_c("contexts.c", {"clang -O0": ("-O0",)})),
     *_c("vdso.c", {"gcc -O2": ("-O2",)}),

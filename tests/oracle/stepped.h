@@ -32,6 +32,9 @@ struct thread {
     int tid;
     int fresh; /* not seen stopped yet */
     int injected;
+    int is_child; /* of clone(CLONE_VM | CLONE_VFORK), until its execve */
+    int stopped;  /* it waits to be told from a fork's child: its creator's event may come later than its own first stop */
+    struct user_regs_struct creator;
     struct user_regs_struct regs;
     struct context *context;
     struct jump jump;

@@ -6,7 +6,8 @@
  * -e takes no states before the program's entry point (the dynamic loader's start is the same in every program); -p reads the mappings again for
  * every state (the kernel maps the trampoline of a uretprobe without a system call); -x enters, at every state, a system call that does not
  * exist with the state's registers, so that a BPF program on sys_enter sees the thread exactly as it is there.
- * Every thread is stepped (PTRACE_O_TRACECLONE); children of fork are let go. x86-64 only.
+ * Every thread is stepped (PTRACE_O_TRACECLONE), and children that run in its memory on a stack of their own until they call execve
+ * (PTRACE_O_TRACEVFORK); other children are let go. x86-64 only.
  */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,6 +30,7 @@
 #define JUMP_STEPS 5000 /* a jump that has not landed after so many steps was none we understand */
 #define SIGFRAME_PC 176 /* struct rt_sigframe, arch/x86: uc.uc_mcontext.rip, counted from the first stack pointer of the handler */
 #define SIGFRAME_SP 168
+#define CHILD_TAKES 16      /* clone's child pops the function and its argument */
 #define NO_SUCH_SYSCALL 183 /* afs_syscall, never implemented */
 
 static struct thread threads[MAX_THREADS];
@@ -108,7 +111,9 @@ static void sample(struct thread *t, struct place *p)
 
 static void find_stack(struct thread *t)
 {
-    struct map *m = map_of(t->regs.rsp);
+    /* A stack may begin at the very end of its mapping. */
+    uint64_t sp = t->regs.rsp, base = t->context ? t->context->base_sp : 0;
+    struct map *m = map_of(base && sp - base <= CHILD_TAKES ? sp - CHILD_TAKES - 1 : sp);
     t->stack_start = m ? m->start : 0;
     t->stack_end = m ? m->end : 0;
 }
@@ -303,9 +308,44 @@ static void begin_thread(struct thread *t)
 {
     t->fresh = 0;
     t->context = calloc(1, sizeof *t->context);
+    t->context->base_sp = t->regs.rsp;
     find_stack(t);
     t->context->stack_end = t->stack_end;
-    t->context->base_sp = t->regs.rsp;
+}
+
+/* A child in the same memory: it is stepped when the system call gave it a stack of its own, with an empty list. */
+static void begin_child(struct thread *t)
+{
+    ptrace(PTRACE_GETREGS, t->tid, 0, &t->regs);
+    if (t->regs.rsp == t->creator.rsp) {
+        ptrace(PTRACE_DETACH, t->tid, 0, 0);
+        forget_thread(t->tid);
+        return;
+    }
+    maps_dirty = 1;
+    begin_thread(t);
+    add_u64(&payload, t->tid);
+    add_u64(&payload, t->creator.rip);
+    add_u64(&payload, t->regs.rsp);
+    add_u64(&payload, t->creator.rsp);
+    put_payload(RECORD_BIRTH);
+    steps++;
+    sample(t, place_of(t->regs.rip));
+    ptrace(PTRACE_SINGLESTEP, t->tid, 0, 0);
+}
+
+/* A thread has made a child and waits for it. */
+static void made_child(struct thread *t)
+{
+    unsigned long tid = 0;
+    struct user_regs_struct creator;
+    if (ptrace(PTRACE_GETEVENTMSG, t->tid, 0, &tid) || ptrace(PTRACE_GETREGS, t->tid, 0, &creator))
+        return;
+    struct thread *child = thread_of((int)tid);
+    child->is_child = 1;
+    child->creator = creator;
+    if (child->stopped)
+        begin_child(child);
 }
 
 static void started_program(struct thread *t)
@@ -357,12 +397,21 @@ static void run(void)
         }
         struct thread *t = thread_of(tid);
         int signal = WSTOPSIG(status), event = status >> 16;
-        if (event == PTRACE_EVENT_EXEC) {
+        if (event == PTRACE_EVENT_EXEC && t->is_child) {
+            ptrace(PTRACE_DETACH, tid, 0, 0);
+            forget_thread(tid);
+        } else if (event == PTRACE_EVENT_EXEC) {
             if (!ptrace(PTRACE_GETREGS, tid, 0, &t->regs))
                 started_program(t);
             ptrace(PTRACE_SINGLESTEP, tid, 0, 0);
         } else if (event) {
+            if (event == PTRACE_EVENT_VFORK)
+                made_child(t);
             ptrace(PTRACE_SINGLESTEP, tid, 0, 0);
+        } else if (t->fresh && syscall(SYS_tgkill, leader, tid, 0)) {
+            t->stopped = 1;
+            if (t->is_child)
+                begin_child(t);
         } else {
             stopped(t, signal == SIGTRAP || (t->fresh && signal == SIGSTOP) ? 0 : signal);
         }
@@ -409,7 +458,7 @@ static void start(char **argv)
         fprintf(stderr, "stepper: cannot run %s\n", argv[0]);
         exit(2);
     }
-    ptrace(PTRACE_SETOPTIONS, leader, 0, PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD);
+    ptrace(PTRACE_SETOPTIONS, leader, 0, PTRACE_O_TRACECLONE | PTRACE_O_TRACEVFORK | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD);
     struct thread *t = thread_of(leader);
     ptrace(PTRACE_GETREGS, leader, 0, &t->regs);
     started_program(t);

@@ -6,13 +6,14 @@ import struct
 
 import pytest
 from oracle.kernel_score import Told, is_exact, is_sound
-from oracle.kernel_truth import Instant, Operation, Region, State, Tracker, decode, regions
+from oracle.kernel_truth import AT_ONCE, UNDECIDED, Instant, Operation, Region, State, Tracker, decode, regions
 
 from unspool.model.verdict import Stop
 
 TASK, OTHER, IRQ, ENTRY = (0xFFFF_C900_0000_0000 + number * 0x10000 for number in range(4))
 TOP, OTHER_TOP, IRQ_TOP = TASK + 0x4000, OTHER + 0x4000, IRQ + 0x4000
 TEXT = 0xFFFF_FFFF_8100_0000
+TRAMPOLINE = TEXT + 0x8000
 CALL, RET, IRET, NOP, FILL = (bytes.fromhex(code).ljust(16, b"\x90") for code in ("e800000000", "c3", "48cf", "90", "4883c410"))
 
 
@@ -187,6 +188,114 @@ def test_a_fault_that_the_kernel_mends_lands_elsewhere() -> None:
     machine.iret()
     (entry,) = within.truth()
     assert (pc, TEXT + 0x50) == (entry.ra, entry.landing)
+
+
+def traced(machine: Machine) -> int:
+    """A function is called, and a tracer puts its trampoline where the return address was; the address."""
+    ra = machine.call(TEXT + 0x100)
+    slot = machine.at.sp
+    for step in range(AT_ONCE + 1):
+        machine.go(NOP, TEXT + 0x101 + step)
+    machine.words[slot] = TRAMPOLINE
+    return ra
+
+
+def test_a_return_that_a_trampoline_leads_to_its_place_is_one() -> None:
+    """The function graph tracer's trampoline calls the tracer, and gets to the caller by a retpoline of its own."""
+    machine = Machine()
+    machine.enter()
+    ra = traced(machine)
+    within = machine.state()
+    machine.ret()
+    assert TRAMPOLINE == machine.at.pc
+    machine.push(1, 2)
+    inner = machine.call(TRAMPOLINE + 0x1000)
+    in_tracer = machine.state()
+    machine.ret()
+    machine.go(FILL, machine.at.pc + 4, machine.at.sp + 16)
+    machine.call(machine.at.pc + 6)
+    machine.words[machine.at.sp] = ra
+    last = machine.state()
+    assert not within.decided(machine.tracker.steps + UNDECIDED)
+    machine.ret()
+    assert ([ra], [inner, ra], [ra], []) == (truth(within), truth(in_tracer), truth(last), truth(machine.state()))
+    assert within.decided(machine.tracker.steps)
+
+
+def test_a_trampoline_that_puts_the_address_back_and_returns_to_it() -> None:
+    """What return probes do: the word that led to the trampoline is written again."""
+    machine = Machine()
+    machine.enter()
+    ra = traced(machine)
+    slot = machine.at.sp
+    machine.ret()
+    machine.push(TRAMPOLINE, 1)
+    within = machine.state()
+    machine.go(FILL, machine.at.pc + 4, slot)
+    machine.words[slot] = ra
+    machine.ret()
+    assert [ra] == truth(within)
+    assert [] == truth(machine.state())
+    assert not machine.tracker.anomalies
+
+
+def test_a_trampoline_that_never_leads_back_was_a_jump() -> None:
+    machine = Machine()
+    machine.enter()
+    outer = machine.call(TEXT + 0x80)
+    traced(machine)
+    within = machine.state()
+    machine.ret()
+    machine.ret()
+    assert [outer] == truth(within)
+    assert [] == truth(machine.state())
+
+
+def test_an_int3_whose_registers_were_moved_to_step_elsewhere() -> None:
+    """The kernel leaves room below the interrupted stack pointer (idtentry_body of entry_64.S), and goes on behind a probe's copy."""
+    machine = Machine()
+    machine.enter()
+    outer = machine.call(TEXT + 0x100)
+    sp = machine.at.sp
+    probe = machine.interrupt(TEXT + 0x9000)
+    within = machine.state()
+    machine.push(TEXT + 0x700, 0x10, 2, sp, 0x18)
+    machine.words |= dict(zip(range(machine.at.sp, machine.at.sp + 40, 8), (TEXT + 0x700, 0x10, 2, sp, 0x18), strict=True))
+    machine.iret()
+    assert TEXT + 0x700 == machine.at.pc
+    assert [probe, outer] == truth(within)
+    assert TEXT + 0x700 == within.truth()[0].landing
+    assert [outer] == truth(machine.state())
+
+
+def test_an_int3_in_whose_place_the_kernel_made_a_call() -> None:
+    machine = Machine()
+    machine.enter()
+    sp = machine.at.sp
+    machine.interrupt(TEXT + 0x9000)
+    machine.words[sp - 8] = TEXT + 5
+    machine.words |= dict(zip(range(sp - 0x80, sp - 0x58, 8), (TEXT + 0x300, 0x10, 2, sp - 8, 0x18), strict=True))
+    machine.at = Instant(machine.at.pc, sp - 0x80, user=False)
+    machine.iret()
+    assert [TEXT + 5] == truth(machine.state())
+    machine.ret()
+    assert [] == truth(machine.state())
+
+
+def test_a_trace_that_begins_in_an_int3_does_not_know_where_it_was_raised() -> None:
+    """Its return leads to the probe's copy. Some frame must stand there in an answer, and the callers behind it."""
+    machine = Machine()
+    sp = machine.at.sp
+    outer, slot = TEXT + 0x45, TEXT + 0x700
+    inner = machine.state()
+    machine.words |= {sp: outer} | dict(zip(range(sp - 0x58, sp - 0x30, 8), (slot, 0x10, 2, sp, 0x18), strict=True))
+    machine.at = Instant(machine.at.pc, sp - 0x58, user=False)
+    machine.iret()
+    machine.ret()
+    assert [slot, outer] == truth(inner)
+    assert not inner.truth()[0].known
+    for callers, sound in (((TEXT + 0x300, outer), True), ((outer,), False)):
+        assert sound is is_sound(told(inner, *callers), function)
 
 
 def test_an_iretq_that_goes_on_behind_itself_leaves_the_list() -> None:

@@ -57,6 +57,28 @@ def test_the_true_stack_is_what_the_source_says(options: Options, tmp_path: Path
     assert [last.registers.pc] == judge.truth(last)
 
 
+def test_children_in_their_parents_memory_are_stepped(options: Options, tmp_path: Path) -> None:
+    """Of posix_spawn and clone: no false reliable stack, and nearly all are reliable; without the rule of births none that ends there."""
+    spec = next(spec for spec in SPECS if spec.name == "spawns: gcc -O2")
+    run = stepped(dataclasses.replace(spec, max_steps=100_000), options, tmp_path)
+    judge = Judge(run)
+    counted = dict.fromkeys(("states", "reliable", "whole", "without"), 0)
+    for state in run.states():
+        answer = native(run, state)
+        assert answer is not None
+        assert not judge.find(state, answer).false_reliable(answer)
+        if state.birth is None:
+            continue
+        counted["states"] += 1
+        counted["reliable"] += answer.complete
+        counted["whole"] += answer.reason == "end-thread-entry"
+        unknown = native(run, dataclasses.replace(state, birth=None))
+        counted["without"] += unknown is not None and unknown.reason == "end-thread-entry"
+    assert counted["states"] > 50, counted
+    assert counted["reliable"] > 0.8 * counted["states"], counted
+    assert counted["without"] < 0.5 * counted["whole"], counted
+
+
 @pytest.mark.parametrize("spec", [spec for spec in EMULATED if "-O2" in spec.name], ids=lambda spec: spec.machine)
 def test_emulated_programs_are_stepped(spec: Spec, options: Options, tmp_path: Path) -> None:
     """The start of an AArch64 and an s390x program: every stack that is called reliable is sound, and most are."""

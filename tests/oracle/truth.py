@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from unspool.model.arch import X86_64, Arch
 from unspool.model.memory import Bytes
 from unspool.model.module import AddressSpace
 from unspool.model.registers import Registers
-from unspool.model.thread import EntryPoints, Thread
+from unspool.model.thread import Birth, EntryPoints, Thread
 
 _HEAD = struct.Struct("<II")
 _STATE_HEAD = struct.Struct("<QQII")
@@ -52,6 +52,7 @@ class Record(enum.IntEnum):
     END = 6
     HITS = 7
     VDSO = 8
+    BIRTH = 9
 
 
 class Flag(enum.IntFlag):
@@ -103,6 +104,7 @@ class State:
     entries: tuple[int, ...]
     stack: tuple[Bytes, ...]
     space: AddressSpace
+    birth: Birth | None = None
 
 
 @dataclass(slots=True)
@@ -159,11 +161,16 @@ class Run:
         """Every state in the order of its step."""
         space = AddressSpace.of(())
         known = KnownPages()
+        births: dict[int, Birth] = {}
         for kind, payload in self.records():
             if kind == Record.MAPS:
                 space = parse_maps(payload)
+            elif kind == Record.BIRTH:
+                tid, *birth = struct.unpack("<4Q", payload)
+                births[tid] = Birth(*birth)
             elif kind == Record.STATE:
-                yield _state(payload, space, known, self.arch)
+                state = _state(payload, space, known, self.arch)
+                yield replace(state, birth=births.get(state.tid))
 
     def forget_memories(self) -> None:
         """Read files again from now on: `files` was changed."""
@@ -178,7 +185,7 @@ class Run:
         if memory is None or memory.image.space is not state.space:
             memory = self._memories[id(state.space)] = StateMemory(ImageMemory(state.space, self.vdso, self.files))
         memory.stack = state.stack
-        return Thread(state.registers, memory, state.space, self.ends)
+        return Thread(state.registers, memory, state.space, self.ends, birth=state.birth)
 
 
 class StateMemory:
