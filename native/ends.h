@@ -32,10 +32,27 @@ ALWAYS_INLINE u32 is_entry_code(const struct walk *w, u64 ip) {
     return w->interpreter_entry && ip - w->interpreter_entry <= ENTRY_CODE;
 }
 
-// The end of a frame without row: the stack pointer is all but at its first value, and no word between the two is an address that a call instruction
+// A thread's first instructions reach this far behind the system call that made it, ...
+#define BIRTH_CODE 64
+// ... and take at most this much off its stack: clone() of glibc passes the function and its argument there.
+#define BIRTH_TAKEN 16
+#define BIRTH_ALIGNED 15
+
+// Whether the frame at ip is the first one of a thread whose creator waits for it: it runs where the thread began, and its stack pointer lies from
+// `low` to `high`, so that nothing it called is pending above. A stack that begins among its creator's frames would have those above itself: the
+// creator's stack pointer lies above, or the end of the creator's stack (a thread's is its thread pointer) between the two.
+ALWAYS_INLINE u32 is_birth(const struct walk *w, u64 low, u64 high) {
+    const struct birth *birth = &w->birth;
+    if (w->ip - !w->exact - birth->ip >= BIRTH_CODE || w->regs[REG_RSP] - low > high - low) return 0;
+    return birth->creator_sp > birth->sp || w->thread_pointer - birth->creator_sp - 1 < birth->sp - birth->creator_sp;
+}
+
+// The end of a frame without row: a thread's first instructions; or the stack pointer is all but at its first value, and no word between the two is an address that a call instruction
 // ends at: what the entry point called is not its code. An end, a stop that may pass, or STOP_NONE.
 ALWAYS_INLINE u32 end_without_row(struct walk *w) {
     u64 sp = w->regs[REG_RSP];
+    // The instruction behind the system call: glibc ends the FDE before it.
+    if (w->exact && home_birth(w) && is_birth(w, w->birth.sp, w->birth.sp)) return STOP_END_THREAD_ENTRY;
     if (!is_entry_code(w, w->ip) || !w->initial_sp || w->initial_sp - sp > ENTRY_CODE) return STOP_NONE;
     for (u32 i = 1; i <= ENTRY_CODE / 8; i++) {
         u64 word = 0;
@@ -54,13 +71,21 @@ ALWAYS_INLINE u32 end_without_row(struct walk *w) {
     return STOP_END_PROCESS_ENTRY;
 }
 
-// The end of a frame whose return address is undefined, and that is not in an entry point's function; w->cfa is its CFA.
-ALWAYS_INLINE u32 end_outermost(struct walk *w) {
+// Whether the CFA in w->cfa is where a thread's stack begins: right below its TLS, in the same mapping.
+ALWAYS_INLINE u32 is_thread_base(struct walk *w) {
     u64 top = w->thread_pointer;
-    if (!top || w->cfa > top || top - w->cfa > THREAD_TLS_MAX) return STOP_END_UNEXPECTED;
+    if (!top || w->cfa > top || top - w->cfa > THREAD_TLS_MAX) return 0;
     home_stack_bounds(w);
-    if (w->cfa - 1 < w->stack_low || w->cfa - 1 >= w->stack_high) return STOP_END_UNEXPECTED;
-    return top >= w->stack_low && top < w->stack_high ? STOP_END_THREAD_ENTRY : STOP_END_UNEXPECTED;
+    if (w->cfa - 1 < w->stack_low || w->cfa - 1 >= w->stack_high) return 0;
+    return top >= w->stack_low && top < w->stack_high;
+}
+
+// The end of a frame whose return address is undefined, and that is not in an entry point's function; w->cfa is its CFA. The TLS of a thread whose
+// birth is known is its creator's.
+ALWAYS_INLINE u32 end_outermost(struct walk *w) {
+    if (!home_birth(w)) return is_thread_base(w) ? STOP_END_THREAD_ENTRY : STOP_END_UNEXPECTED;
+    u64 sp = w->birth.sp;
+    return is_birth(w, sp & ~(u64)BIRTH_ALIGNED, sp + BIRTH_TAKEN) ? STOP_END_THREAD_ENTRY : STOP_END_UNEXPECTED;
 }
 
 #endif

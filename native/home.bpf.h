@@ -4,6 +4,7 @@
 #define UNSPOOL_HOME_BPF_H
 
 #include "address_space.bpf.h"
+#include "birth.bpf.h"
 #include "capture.h"
 #include "walk_state.h"
 

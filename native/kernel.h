@@ -80,6 +80,8 @@ struct signal_struct {
     atomic_t live;
 } CORE;
 
+struct completion;
+
 struct task_struct {
     struct thread_info thread_info;
     unsigned int flags;
@@ -91,6 +93,8 @@ struct task_struct {
     struct task_struct *real_parent;
     struct pid *thread_pid;
     u64 start_boottime;
+    struct completion *vfork_done;
+    void *stack;
     struct signal_struct *signal;
     struct uprobe_task *utask;
     struct thread_struct thread;

@@ -71,6 +71,10 @@ void unspool_use_bytes(struct unspool_context *context, uint64_t start, const vo
     context->bytes_size = start + size < start ? 0 : size;
 }
 
+void unspool_use_birth(struct unspool_context *context, uint64_t ip, uint64_t sp, uint64_t creator_sp) {
+    context->birth = (struct birth){.ip = ip, .sp = sp, .creator_sp = creator_sp};
+}
+
 void unspool_forget(struct unspool_context *context) {
     if (!context->pages) return;
     for (size_t i = 0; i < PAGES_KEPT; i++) context->pages[i].number = 0;

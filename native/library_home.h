@@ -35,6 +35,7 @@ struct unspool_context {
     unspool_read read;
     void *user;
     int pid;
+    struct birth birth;
     u64 bytes_start;
     const u8 *bytes;
     u64 bytes_size;
@@ -214,6 +215,11 @@ static int home_original_return(struct walk *w, u64 *ra) {
     if (!thread->original_returns || context->originals >= thread->original_count) return STOP_RA_REWRITTEN;
     *ra = thread->original_returns[context->originals++];
     return 0;
+}
+
+static int home_birth(struct walk *w) {
+    w->birth = home_of(w)->birth;
+    return w->birth.ip != 0;
 }
 
 #endif

@@ -102,6 +102,10 @@ UNSPOOL_API void unspool_use_bytes(struct unspool_context *context, uint64_t sta
 // Memory has changed: pages that were kept are dropped. What was learned of the code stays, because the mappings are the same.
 UNSPOOL_API void unspool_forget(struct unspool_context *context);
 
+// Where the threads of the next walks began, when their creator waits for them in a system call that names their stack (CLONE_VFORK of clone or clone3,
+// as posix_spawn makes it): the address behind that system call, the stack pointer it gave them, and the creator's own. 0: not known.
+UNSPOOL_API void unspool_use_birth(struct unspool_context *context, uint64_t ip, uint64_t sp, uint64_t creator_sp);
+
 // Walks one stack.
 UNSPOOL_API void unspool_walk(struct unspool_context *context, const struct unspool_thread *thread, struct unspool_stack *stack);
 

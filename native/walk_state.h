@@ -15,7 +15,8 @@
 //   int home_frame_section(w)     sets w->module.eh_frame and header_end where the home knows them although no program header says it: 1, or 0.
 //   int home_original_return(w, &ra)  the next return address that a uretprobe replaced; 0, or RA_REWRITTEN when the home does not know.
 //   void home_stack_bounds(w)     sets w->stack_low, w->stack_high to the writable mapping that holds rsp; 1, 1 when none does; 0, 0 when the home does
-//                                 not know (then nothing is checked against it, and no thread's entry is an accepted end).
+//                                 not know (then nothing is checked against it, and no thread's TLS makes an accepted end).
+//   int home_birth(w)             sets w->birth to where the thread began, when its creator waits in the system call that says so: 1, or 0.
 #ifndef UNSPOOL_WALK_STATE_H
 #define UNSPOOL_WALK_STATE_H
 
@@ -133,6 +134,14 @@ struct search {
     int stop;
 };
 
+// How a thread came to run on a stack of its own, as the system call says in which its creator waits (vfork): where its first instruction is, its
+// first stack pointer, and its creator's. All 0: not known.
+struct birth {
+    u64 ip;
+    u64 sp;
+    u64 creator_sp;
+};
+
 struct walk {
     // ---- in
     u64 regs[16];         // by DWARF number
@@ -159,6 +168,7 @@ struct walk {
     u32 signals;          // signal frames passed
 
     // ---- its own
+    struct birth birth;   // from home_birth
     u64 cfa;
     u64 stack_low, stack_high;
     u64 cycle_ip, cycle_sp;  // a (pc, sp) seen before: frame 0's, then that behind the 1st, 2nd, 4th, 8th ... signal frame

@@ -23,6 +23,18 @@ class EntryPoints:
 
 
 @dataclass(frozen=True, slots=True)
+class Birth:
+    """Where a thread on a stack of its own began, as the system call says in which its creator still waits (CLONE_VFORK: posix_spawn).
+
+    `ip` is the address behind that system call, `sp` the first stack pointer that it gave the thread, `creator_sp` the creator's own.
+    """
+
+    ip: int
+    sp: int
+    creator_sp: int
+
+
+@dataclass(frozen=True, slots=True)
 class Thread:
     """One thread's registers, memory and mappings.
 
@@ -30,6 +42,7 @@ class Thread:
     `original_returns`: the return addresses that uprobes replaced by their trampoline, innermost first; None when the source cannot
     know them.
     `shadow_stack`: the return addresses of the hardware's shadow stack, innermost first; None when there is none.
+    `birth`: where the thread began, None when nobody waits for it, or the source cannot know.
     `pac_mask`: the bits of a code pointer that hold an AArch64 pointer authentication code (NT_ARM_PAC_MASK, insn mask).
     """
 
@@ -42,3 +55,4 @@ class Thread:
     shadow_stack: tuple[int, ...] | None = None
     pac_mask: int = 0
     kernel_thread: bool = False
+    birth: Birth | None = None

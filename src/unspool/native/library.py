@@ -25,6 +25,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "unspool_use_process": (None, (_POINTER, ctypes.c_int)),
     "unspool_use_methods": (None, (_POINTER, ctypes.c_uint)),
     "unspool_use_bytes": (None, (_POINTER, ctypes.c_uint64, _POINTER, ctypes.c_size_t)),
+    "unspool_use_birth": (None, (_POINTER, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)),
     "unspool_forget": (None, (_POINTER,)),
     "unspool_walk": (None, (_POINTER, _POINTER, _POINTER)),
     "unspool_walk_states": (None, (_POINTER, _POINTER, _POINTER, ctypes.c_size_t)),

@@ -10,7 +10,7 @@ from unspool.model.arch import X86_64
 from unspool.model.memory import Memory
 from unspool.model.module import AddressSpace
 from unspool.model.stack import Frame, Stack
-from unspool.model.thread import Thread
+from unspool.model.thread import Birth, Thread
 from unspool.model.verdict import PROOFS, Judgement, Stop, Trust, Verdict
 from unspool.native import structures
 from unspool.native.judgement import judge
@@ -70,6 +70,8 @@ class Walker:
         if thread.registers.arch is not X86_64:
             return Stack((), Stop.UNSUPPORTED_RULE, Judgement(Verdict.UNRELIABLE, Stop.UNSUPPORTED_RULE, 0), "the C walk knows x86-64 only")
         self._library.unspool_forget(self._context)
+        birth = thread.birth or _UNKNOWN
+        self._library.unspool_use_birth(self._context, birth.ip, birth.sp, birth.creator_sp)
         given = _thread(thread)
         while True:
             room = min(max_frames, self._room)
@@ -107,6 +109,8 @@ class Walker:
 
 _METHODS = {Trust.SFRAME: 1, Trust.CFI: 2}
 """`enum method` of native/walk_state.h."""
+
+_UNKNOWN = Birth(0, 0, 0)
 
 _last: list[Walker] = []
 

@@ -16,6 +16,7 @@ from unspool.errors import NotPermitted
 from unspool.model.thread import Thread
 from unspool.model.verdict import Stop
 from unspool.targets import procfs
+from unspool.targets.birth import birth_of
 from unspool.targets.process import Process
 from unspool.targets.ptrace import Reaper, Seized, State, machine
 
@@ -212,7 +213,8 @@ def _thread(process: Process, seized: Seized | Refused, *, fresh: bool = False) 
     except OSError:
         return Refused(Stop.EXITED)
     process.read_through(seized.tid)
-    return Thread(registers, process.memory, process.space, process.ends, pac_mask=mask)
+    birth = birth_of(process.pid, process.memory, registers) if seized.tid == process.pid else None
+    return Thread(registers, process.memory, process.space, process.ends, pac_mask=mask, birth=birth)
 
 
 def _release_all(process: Process, threads: list[Seized]) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from unspool.model.arch import X86_64, Arch
 from unspool.model.memory import Memory
 from unspool.model.module import AddressSpace
-from unspool.model.registers import Registers
-from unspool.model.thread import EntryPoints
+from unspool.model.thread import Birth, EntryPoints, Thread
 from unspool.model.verdict import Stop
 from unspool.unwind.rule import Rule
 
@@ -18,6 +17,11 @@ ENTRY_FRAME = {"x86_64": 32, "aarch64": 32, "s390x": 192}
 """How far below the initial stack pointer the entry point's own frame may reach: glibc's pushes 16, 0 and 176 bytes."""
 NEAR_THREAD_POINTER = 1 << 20
 """The static TLS and the thread's descriptor lie between the first frame of a thread and its thread pointer: 1 MiB at most."""
+BIRTH_CODE = 64
+"""A thread's first instructions reach this far behind the system call that made it."""
+BIRTH_TAKEN = 16
+"""What they take off the thread's stack at most: clone() of glibc passes the function and its argument there."""
+_BIRTH_ALIGNED = 15
 _WORD = 8
 
 # glibc, sysdeps/unix/sysv/linux/x86_64/__start_context.S: mov %rbx,%rsp; mov (%rsp),%rdi. makecontext makes it the return address.
@@ -64,13 +68,35 @@ def is_first_frame(sp: int, ends: EntryPoints, arch: Arch) -> bool:
     return ends.initial_sp is None or -NEAR_INITIAL_SP <= ends.initial_sp - sp <= ENTRY_FRAME[arch.name]
 
 
-def outermost_end(rule: Rule, cfa: int, ends: EntryPoints, space: AddressSpace, registers: Registers) -> Stop:
-    """Which end a frame without a caller is; END_UNEXPECTED when it is none."""
-    if is_entry(rule, ends):
+def outermost_end(rule: Rule, ip: int, sp: int, cfa: int, thread: Thread) -> Stop:
+    """Which end a frame without a caller is, by its lookup address, sp and CFA; END_UNEXPECTED when it is none."""
+    registers, birth = thread.registers, thread.birth
+    if is_entry(rule, thread.ends):
         return Stop.END_PROCESS_ENTRY
-    if is_thread_base(cfa, space, registers.thread_pointer, registers.arch):
-        return Stop.END_THREAD_ENTRY
-    return Stop.END_UNEXPECTED
+    if birth is None:
+        whole = is_thread_base(cfa, thread.space, registers.thread_pointer, registers.arch)
+    else:
+        # The TLS of a thread whose birth is known is its creator's.
+        first = birth.sp & ~_BIRTH_ALIGNED <= sp <= birth.sp + BIRTH_TAKEN
+        whole = first and is_birth_code(ip, birth, registers.thread_pointer)
+    return Stop.END_THREAD_ENTRY if whole else Stop.END_UNEXPECTED
+
+
+def is_newborn(ip: int, sp: int, thread: Thread) -> bool:
+    """Whether an exact ip without unwind data is the thread's first instruction: glibc ends clone's FDE before the system call."""
+    birth = thread.birth
+    return birth is not None and sp == birth.sp and is_birth_code(ip, birth, thread.registers.thread_pointer)
+
+
+def is_birth_code(ip: int, birth: Birth, thread_pointer: int | None) -> bool:
+    """Whether a lookup address is among a thread's first instructions, and its stack does not begin among its creator's frames.
+
+    Those would be above its own. They are not where the creator's stack pointer lies above, or the end of the creator's stack between the
+    two: a thread's is its thread pointer.
+    """
+    if not 0 <= ip - birth.ip < BIRTH_CODE:
+        return False
+    return birth.creator_sp > birth.sp or birth.creator_sp < (thread_pointer or 0) <= birth.sp
 
 
 def is_thread_base(cfa: int, space: AddressSpace, thread_pointer: int | None, arch: Arch) -> bool:

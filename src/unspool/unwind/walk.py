@@ -138,13 +138,16 @@ class UnwindState:
         if isinstance(cfa, Miss):
             return cfa.stop
         if rule.outermost:
-            return sframe.end_of(end.outermost_end(rule, cfa, ends, self.sites.space, self.thread.registers), rule)
+            return sframe.end_of(end.outermost_end(rule, self.frame().lookup_pc, self.position.sp, cfa, self.thread), rule)
         return Stop.END_PROCESS_ENTRY if end.at_initial_sp(cfa, ends) else Stop.NONE
 
     def without_rule(self, miss: Miss) -> None:
-        """There is no rule: an entry point without unwind data, a guess if it is allowed, or the end."""
+        """There is no rule: an entry point or a thread's first instruction without unwind data, a guess if it is allowed, or the end."""
         if self.site.entry and self.is_bare_end():
             self.end(Stop.END_PROCESS_ENTRY)
+            return
+        if miss.stop is Stop.NO_UNWIND_INFO and self.site.exact and end.is_newborn(self.position.ip, self.position.sp, self.thread):
+            self.end(Stop.END_THREAD_ENTRY)
             return
         if miss.stop in _MAY_GUESS:
             for method, guess, trust in _GUESSES:
