@@ -9,30 +9,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from unspool.export.options import Options, pid_of, stack_labels
+from unspool.export.options import Options, marks_of, pid_of, stack_labels
+from unspool.export.pieces import Pieces, in_common, rows_of_each
 from unspool.profile.columns import Profile, Task, Timed
 from unspool.profile.paths import paths
 from unspool.profile.tree import group_name
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+BATCH = 1000
+"""How many pieces of text are sent together."""
 WITHOUT_PERIOD_NS = 1_000_000
 """How long a sample of an event is drawn: events have no length of their own."""
 
 
 def chunks(profile: Profile, options: Options) -> Iterator[bytes]:
     """The object form, ASCII JSON, events of one thread together and in order of time (microseconds from the start of the recording)."""
-    import numpy as np
-
     timed = profile.timed
     assert timed is not None, "this format needs the time of single samples"
     yield b'{"displayTimeUnit": "ms", "traceEvents": [\n'
     yield ",\n".join(json.dumps(event) for event in _names(profile)).encode()
     drawing = _Drawing(profile, options)
-    for task in np.unique(timed.task).tolist():
-        for events in batched(drawing.thread(task, timed)):
-            yield b",\n" + ",\n".join(events).encode()
+    for task, rows in rows_of_each(timed.task):
+        yield from drawing.thread(task, timed, rows)
     about = profile.about
     other = {"machine": f"{about.hostname}, Linux {about.kernel} {about.arch}", "command": about.command, "lost_samples": about.lost}
     yield f'\n], "otherData": {json.dumps(other)}}}\n'.encode()
@@ -51,72 +55,63 @@ def _who(task: Task) -> dict[str, int]:
     return {"pid": pid_of(task), "tid": pid_of(replace(task, pid=task.tid))}
 
 
-@dataclass
 class _Drawing:
-    """Turns samples into begins and ends."""
+    """Turns samples into begins and ends. Text that occurs often is made once, so that an event costs no more than joining it."""
 
-    profile: Profile
-    options: Options
-    known: dict[int, list[str]] = field(default_factory=dict)
+    def __init__(self, profile: Profile, options: Options) -> None:
+        self._profile = profile
+        found = paths(profile)
+        words = [json.dumps(function.name) for function in profile.functions]
+        self._names = Pieces(found.start, profile.entries.function[found.entries], words)
+        self._marks = [json.dumps(mark) if mark else "" for mark in marks_of(profile, options)]
+        arguments = {labels: f', "args": {json.dumps(dict(labels.items()))}' for labels in dict.fromkeys(stack_labels(profile))}
+        self._arguments = [arguments[labels] for labels in stack_labels(profile)]
+        self._known: dict[int, list[str]] = {}
 
-    def __post_init__(self) -> None:
-        found = paths(self.profile)
-        self._starts, self._calls = found.start.tolist(), found.entries.tolist()
-        self._functions = self.profile.entries.function.tolist()
-        # Each is written many times: as JSON from here on.
-        self._words = [json.dumps(function.name) for function in self.profile.functions]
-        self._labels = [f', "args": {json.dumps(dict(labels.items()))}' for labels in stack_labels(self.profile)]
-
-    def thread(self, task: int, timed: Timed) -> Iterator[str]:
-        """The events of one thread."""
-        import numpy as np
-
-        who = json.dumps(_who(self.profile.tasks[task])).strip("{}")
-        rows = np.flatnonzero(timed.task == task)
-        times = ((timed.time_ns[rows] - self.profile.about.monotonic_ns) / 1000).tolist()
+    def thread(self, task: int, timed: Timed, rows: NDArray[np.int64]) -> Iterator[bytes]:
+        """The events of one thread, each with the comma and line end that stand before it."""
+        who = json.dumps(_who(self._profile.tasks[task])).strip("{}")
+        begin, end = (f',\n{{"ph": "{phase}", {who}, "ts": ' for phase in "BE")
+        times = ((timed.time_ns[rows] - self._profile.about.monotonic_ns) / 1000).tolist()
         stacks = timed.stack[rows].tolist()
-        length = (self.profile.about.period_ns or WITHOUT_PERIOD_NS) / 1000
-        open_stack: Sequence[str] = ()
+        length = (self._profile.about.period_ns or WITHOUT_PERIOD_NS) / 1000
+        opened: Sequence[str] = ()
+        text: list[str] = []
         for index, (start, stack) in enumerate(zip(times, stacks, strict=True)):
-            names = self._names(stack)
-            common = _common(open_stack, names)
-            yield from (_end(who, start, name) for name in reversed(open_stack[common:]))
-            for depth in range(common, len(names)):
-                arguments = self._labels[stack] if depth == len(names) - 1 else ""
-                yield _begin(who, start, names[depth], arguments)
-            open_stack = names
-            end = start + length
-            if index + 1 == len(times) or times[index + 1] > end + length / 2:
-                yield from (_end(who, end, name) for name in reversed(open_stack))
-                open_stack = ()
+            names = self._stack(stack)
+            common = in_common(opened, names)
+            text.append(_ends(f"{end}{start:.3f}", opened[common:]))
+            text.append(_begins(f"{begin}{start:.3f}", names[common:], self._arguments[stack]))
+            opened, until = names, start + length
+            if index + 1 == len(times) or times[index + 1] > until + length / 2:
+                text.append(_ends(f"{end}{until:.3f}", opened))
+                opened = ()
+            if len(text) >= BATCH:
+                yield "".join(text).encode()
+                text.clear()
+        yield "".join(text).encode()
 
-    def _names(self, stack: int) -> list[str]:
+    def _stack(self, stack: int) -> list[str]:
         """The stack's names as JSON, outermost first."""
-        if stack not in self.known:
-            mark = self.profile.mark(stack) if self.options.marks else ""
-            calls = self._calls[self._starts[stack] : self._starts[stack + 1]]
-            names = [self._words[self._functions[call]] for call in reversed(calls)]
-            self.known[stack] = [json.dumps(mark), *names] if mark else names
-        return self.known[stack]
+        if stack not in self._known:
+            mark = self._marks[stack]
+            names = self._names[stack] + ([mark] if mark else [])
+            names.reverse()
+            self._known[stack] = names
+        return self._known[stack]
 
 
-def batched(events: Iterator[str]) -> Iterator[list[str]]:
-    """The events in lists of ten thousand."""
-    while block := list(islice(events, 10_000)):
-        yield block
+def _begins(head: str, names: Sequence[str], arguments: str) -> str:
+    """Begins of calls, outermost first; the innermost has the arguments."""
+    if not names:
+        return ""
+    lead = f'{head}, "cat": "sample", "name": '
+    return f"{lead}{f'}}{lead}'.join(names)}{arguments}}}"
 
 
-def _common(left: Sequence[str], right: Sequence[str]) -> int:
-    """How many of the outermost names are the same."""
-    for depth, (one, other) in enumerate(zip(left, right, strict=False)):
-        if one != other:
-            return depth
-    return min(len(left), len(right))
-
-
-def _begin(who: str, time: float, name: str, arguments: str) -> str:
-    return f'{{"ph": "B", {who}, "ts": {time:.3f}, "cat": "sample", "name": {name}{arguments}}}'
-
-
-def _end(who: str, time: float, name: str) -> str:
-    return f'{{"ph": "E", {who}, "ts": {time:.3f}, "name": {name}}}'
+def _ends(head: str, names: Sequence[str]) -> str:
+    """Ends of calls, given outermost first, innermost first."""
+    if not names:
+        return ""
+    lead = f'{head}, "name": '
+    return f"{lead}{f'}}{lead}'.join(reversed(names))}}}"

@@ -21,7 +21,8 @@ def used_frames(profile: Profile) -> NDArray[np.int64]:
     return np.unique(profile.stacks.frames[spans(start[used], start[used + 1] - start[used])])
 
 
-def location_address(profile: Profile, frame: int) -> int:
-    """The byte of the frame's file, so that it is the same in every process; without a file the address."""
-    offset = int(profile.frames.offset[frame])
-    return int(profile.frames.address[frame]) if offset == NO_OFFSET else offset
+def location_addresses(profile: Profile) -> NDArray[np.uint64]:
+    """For each frame the byte of its file, so that it is the same in every process; without a file the address."""
+    import numpy as np
+
+    return np.where(profile.frames.offset == NO_OFFSET, profile.frames.address, profile.frames.offset)

@@ -81,6 +81,21 @@ def _labels(profile: Profile, row: Sequence[int]) -> StackLabels:
     return StackLabels(ending_of(Stop(stop)), Stop(stop).label, path, Verdict(verdict).label, why)
 
 
+def marks_of(profile: Profile, options: Options) -> list[str]:
+    """The mark of every stack; empty where it has none, or the user wants none."""
+    stacks = profile.stacks
+    if not options.marks:
+        return [""] * len(stacks)
+    columns = (stacks.stop, stacks.stop_module, stacks.verdict, stacks.reason)
+    known: dict[tuple[int, ...], str] = {}
+    marks = []
+    for stack, row in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+        if row not in known:
+            known[row] = profile.mark(stack)
+        marks.append(known[row])
+    return marks
+
+
 def machine_labels(profile: Profile, task: Task) -> list[tuple[str, str]]:
     """Where a task runs, as key and value: its guest and the kernel in it, or its control group; what is not known is left out."""
     guest = profile.guest_of(task)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unspool.export.options import Options, stack_labels
+from unspool.export.pieces import Pieces
 from unspool.profile.columns import NONE, Profile, Task
 from unspool.profile.filters import MODES
 from unspool.profile.paths import paths
@@ -19,33 +20,39 @@ if TYPE_CHECKING:
     import duckdb
 
 BLOCK = 1 << 20
+STACKS = 20_000
+"""How many stacks are text at one time, on their way to DuckDB."""
 
 COLUMNS = {
-    "time": "make_timestamp_ns(s.time_ns)::TIMESTAMP_NS",
-    "pid": "t.pid",
-    "tid": "t.tid",
-    "process": "t.process",
-    "thread": "t.thread",
-    "exe": "nullif(t.exe, '')",
-    "cpu": "nullif(s.cpu, -1)::INTEGER",
-    "trigger": "e.trigger",
-    "detail": "nullif(e.detail, '')",
-    "weight": "s.weight",
-    "verdict": "k.verdict",
-    "ending": "k.ending",
-    "stop": "k.stop",
-    "stop_module": "nullif(k.stop_module, '')",
-    "reason": "nullif(k.reason, '')",
-    "functions": "k.functions",
-    "modules": "k.modules",
-    "guest": "nullif(t.guest, '')",
-    "generation": "nullif(t.generation, 0)::INTEGER",
-    "guest_kernel": "nullif(t.kernel, '')",
-    "vcpu": "nullif(s.vcpu, -1)::INTEGER",
-    "cgroup": "nullif(t.cgroup, '')",
-    "mode": "k.mode",
+    "time": "make_timestamp_ns(r.time_ns)::TIMESTAMP_NS",
+    "pid": "r.pid",
+    "tid": "r.tid",
+    "process": "r.process",
+    "thread": "r.thread",
+    "exe": "nullif(r.exe, '')",
+    "cpu": "nullif(r.cpu, -1)::INTEGER",
+    "trigger": "r.trigger",
+    "detail": "nullif(r.detail, '')",
+    "weight": "r.weight",
+    "verdict": "r.verdict",
+    "ending": "r.ending",
+    "stop": "r.stop",
+    "stop_module": "nullif(r.stop_module, '')",
+    "reason": "nullif(r.reason, '')",
+    "functions": "list_select(getvariable('functions'), r.calls)",
+    "modules": "list_select(getvariable('modules'), r.calls)",
+    "guest": "nullif(r.guest, '')",
+    "generation": "nullif(r.generation, 0)::INTEGER",
+    "guest_kernel": "nullif(r.kernel, '')",
+    "vcpu": "nullif(r.vcpu, -1)::INTEGER",
+    "cgroup": "nullif(r.cgroup, '')",
+    "mode": "r.mode",
 }
 """Each column of the file, and what it is made of."""
+ROWS = """
+    SELECT s.time_ns, s.cpu, s.vcpu, s.weight, t.* EXCLUDE (task), e.* EXCLUDE (event), k.* EXCLUDE (stack)
+    FROM samples s JOIN tasks t USING (task) JOIN events e USING (event) JOIN stacks k USING (stack) ORDER BY s.place
+"""
 
 
 def chunks(profile: Profile, options: Options) -> Iterator[bytes]:
@@ -57,8 +64,8 @@ def chunks(profile: Profile, options: Options) -> Iterator[bytes]:
         _register(connection, profile)
         file = Path(directory, "samples.parquet")
         chosen = ", ".join(f'{expression} AS "{name}"' for name, expression in COLUMNS.items())
-        joined = "FROM samples s JOIN tasks t USING (task) JOIN events e USING (event) JOIN stacks k USING (stack) ORDER BY s.time_ns"
-        connection.execute(f"COPY (SELECT {chosen} {joined}) TO '{file}' (FORMAT parquet, COMPRESSION zstd)")
+        # Calls are numbers until a row is written: names in the sort would be the text of every sample.
+        connection.execute(f"COPY (SELECT {chosen} FROM ({ROWS}) r) TO '{file}' (FORMAT parquet, COMPRESSION zstd)")  # noqa: S608
         with file.open("rb") as content:
             while block := content.read(BLOCK):
                 yield block
@@ -71,7 +78,8 @@ def _register(connection: duckdb.DuckDBPyConnection, profile: Profile) -> None:
     assert timed is not None, "this format needs the time of single samples"
     names = ("cpu", "vcpu", "task", "event", "stack", "weight")
     moments = timed.time_ns - about.monotonic_ns + about.started_ns
-    connection.register("samples", {"time_ns": moments, **{name: getattr(timed, name) for name in names}})
+    order = np.arange(len(timed), dtype=np.int64)
+    connection.register("samples", {"place": order, "time_ns": moments, **{name: getattr(timed, name) for name in names}})
     _table(
         connection,
         "tasks",
@@ -85,23 +93,24 @@ def _register(connection: duckdb.DuckDBPyConnection, profile: Profile) -> None:
         "event BIGINT, trigger VARCHAR, detail VARCHAR",
         [(number, event.trigger, event.detail) for number, event in enumerate(profile.events)],
     )
-    _table(connection, "names", "entry BIGINT, function VARCHAR, module VARCHAR", _names(profile))
+    _table(connection, "names", "place BIGINT, function VARCHAR, module VARCHAR", _names(profile))
+    for column in ("function", "module"):
+        connection.execute(f"SET VARIABLE {column}s = (SELECT coalesce(list({column} ORDER BY place), []) FROM names)")  # noqa: S608
     found = paths(profile)
-    stack_of = np.repeat(np.arange(len(profile.stacks), dtype=np.int64), found.lengths)
-    place = np.arange(len(found.entries), dtype=np.int64)
-    connection.register("calls", {"stack": stack_of, "place": place, "entry": profile.entries.function[found.entries]})
     modes = [MODES[is_kernel] for is_kernel in profile.stacks.is_kernel.tolist()]
     labels = [(number, *_values(entry), mode) for number, (entry, mode) in enumerate(zip(stack_labels(profile), modes, strict=True))]
     words = "verdict VARCHAR, ending VARCHAR, stop VARCHAR, stop_module VARCHAR, reason VARCHAR, mode VARCHAR"
     _table(connection, "labels", f"stack BIGINT, {words}", labels)
-    connection.execute("""
-        CREATE TEMP TABLE stacks AS
-        SELECT labels.*, coalesce(c.functions, []::VARCHAR[]) AS functions, coalesce(c.modules, []::VARCHAR[]) AS modules
-        FROM labels LEFT JOIN (
-            SELECT stack, list(function ORDER BY place) AS functions, list(module ORDER BY place) AS modules
-            FROM calls JOIN names USING (entry) GROUP BY stack
-        ) c USING (stack)
-    """)
+    connection.execute("CREATE TEMP TABLE calls (stack BIGINT, calls INTEGER[])")
+    # DuckDB counts from 1.
+    texts = Pieces(found.start, profile.entries.function[found.entries], [str(number + 1) for number in range(len(profile.functions))])
+    for stacks in np.array_split(np.arange(len(profile.stacks)), len(profile.stacks) // STACKS + 1):
+        lists = np.array([",".join(numbers) for numbers in texts.of(stacks)], dtype=object)
+        connection.register("incoming", {"stack": stacks, "calls": lists})
+        split = "CASE calls WHEN '' THEN [] ELSE string_split(calls, ',')::INTEGER[] END"
+        connection.execute(f"INSERT INTO calls SELECT stack, {split} FROM incoming")  # noqa: S608 - our own words
+        connection.unregister("incoming")
+    connection.execute("CREATE TEMP VIEW stacks AS SELECT labels.*, calls.calls FROM labels JOIN calls USING (stack)")
 
 
 def _task(profile: Profile, task: Task) -> tuple[int | str, ...]:

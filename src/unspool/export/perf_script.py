@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unspool.export.options import Options, machine_mark, one_line
-from unspool.profile.columns import NONE, Profile
+from unspool.export.options import Options, machine_mark, marks_of, one_line
+from unspool.export.pieces import Pieces
+from unspool.profile.columns import NONE, Profile, Timed
 
 MARK = "([unspool])"
 """What stands where a frame has its file, for a mark."""
@@ -21,30 +22,50 @@ def chunks(profile: Profile, options: Options) -> Iterator[bytes]:
 
     timed = profile.timed
     assert timed is not None, "this format needs the time of single samples"
-    lines = _frame_lines(profile)
-    starts, frames = profile.stacks.start.tolist(), profile.stacks.frames.tolist()
-    texts: dict[int, str] = {}
+    texts = _Texts(profile, timed, options)
     tasks = [f"{one_line(task.thread).strip() or ':-1'} {task.pid:>7}/{task.tid:<7}" for task in profile.tasks]
     events = ["cpu-clock" if event.trigger == "cpu" else one_line(str(event)).replace(" ", "_") for event in profile.events]
-    period = profile.about.period_ns or 1
-    block: list[str] = []
-    guests = [f"\t{0:>16x} {one_line(name)} {MARK}\n" if name else "" for name in (machine_mark(profile, task) for task in profile.tasks)]
+    ends = [_outermost(machine_mark(profile, task)) + b"\n" for task in profile.tasks]
     cpus = np.maximum(np.where(timed.vcpu == NONE, timed.cpu, timed.vcpu), 0)
-    columns = (timed.time_ns, cpus, timed.task, timed.event, timed.stack, timed.weight)
-    for time_ns, cpu, task, event, stack, weight in zip(*(column.tolist() for column in columns), strict=True):
-        if stack not in texts:
-            mark = profile.mark(stack) if options.marks else ""
-            outermost = f"\t{0:>16x} {mark} {MARK}\n" if mark else ""
-            texts[stack] = "".join(lines[frame] for frame in frames[starts[stack] : starts[stack + 1]]) + outermost
-        seconds = f"{time_ns // 10**9}.{time_ns % 10**9 // 1000:06d}"
-        block.append(f"{tasks[task]} [{cpu:03d}] {seconds}: {weight * period:>10} {events[event]}: \n{texts[stack]}{guests[task]}\n")
-        if len(block) == 5000:
-            yield "".join(block).encode()
-            block.clear()
-    yield "".join(block).encode()
+    seconds, micros = timed.time_ns // 10**9, timed.time_ns % 10**9 // 1000
+    columns = (seconds, micros, cpus, timed.task, timed.event, timed.stack, timed.weight * (profile.about.period_ns or 1))
+    for start in range(0, len(timed), 5000):
+        block: list[bytes] = []
+        for second, micro, cpu, task, event, stack, weight in zip(
+            *(column[start : start + 5000].tolist() for column in columns), strict=True
+        ):
+            head = f"{tasks[task]} [{cpu:03d}] {second}.{micro:06d}: {weight:>10} {events[event]}: \n"
+            block += (head.encode(), texts.take(stack), ends[task])
+        yield b"".join(block)
 
 
-def _frame_lines(profile: Profile) -> list[str]:
+class _Texts:
+    """The lines of stacks; those of a stack are kept from its first sample to its last."""
+
+    def __init__(self, profile: Profile, timed: Timed, options: Options) -> None:
+        import numpy as np
+
+        self._pieces = Pieces(profile.stacks.start, profile.stacks.frames, _frame_lines(profile))
+        self._ends = [_outermost(mark) for mark in marks_of(profile, options)]
+        self._left = np.bincount(timed.stack, minlength=len(profile.stacks)).tolist()
+        self._kept: dict[int, bytes] = {}
+
+    def take(self, stack: int) -> bytes:
+        """The lines, for one sample."""
+        self._left[stack] -= 1
+        if stack in self._kept:
+            return self._kept[stack] if self._left[stack] else self._kept.pop(stack)
+        text = b"".join(self._pieces[stack]) + self._ends[stack]
+        if self._left[stack]:
+            self._kept[stack] = text
+        return text
+
+
+def _outermost(name: str) -> bytes:
+    return f"\t{0:>16x} {one_line(name)} {MARK}\n".encode() if name else b""
+
+
+def _frame_lines(profile: Profile) -> list[bytes]:
     """Each frame's lines, an inlined call before the function it was inlined into."""
     frames, entries = profile.frames, profile.entries
     names = [one_line(function.name) if function.named else "[unknown]" for function in profile.functions]
@@ -56,5 +77,5 @@ def _frame_lines(profile: Profile) -> list[str]:
         inlined = [f"\t{address:>16x} {names[functions[entry]]} (inlined)\n" for entry in range(starts[frame], last)]
         name = names[functions[last]]
         place = name if name == "[unknown]" else f"{name}+{offsets[last]:#x}"
-        lines.append("".join(inlined) + f"\t{address:>16x} {place} ({modules[module]})\n")
+        lines.append(("".join(inlined) + f"\t{address:>16x} {place} ({modules[module]})\n").encode())
     return lines

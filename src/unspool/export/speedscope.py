@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import unspool
-from unspool.export.options import Options
+from unspool.export.options import Options, marks_of
+from unspool.export.pieces import Pieces
 from unspool.export.strings import Numbered
+from unspool.profile.arrays import distinct
 from unspool.profile.columns import NONE, Profile, Timed
 from unspool.profile.paths import paths
 from unspool.profile.tree import groups_of
@@ -29,7 +31,7 @@ def chunks(profile: Profile, options: Options) -> Iterator[bytes]:
     timed = profile.timed
     assert timed is not None, "this format needs the time of single samples"
     frames: Numbered[Frame] = Numbered()
-    stacks = _stacks(profile, options, frames, set(timed.stack.tolist()))
+    stacks = _stacks(profile, options, frames, distinct(timed.stack))
     head = {
         "$schema": SCHEMA,
         "exporter": f"unspool@{unspool.__version__}",
@@ -55,19 +57,19 @@ def _frame(name: str, file: str, line: int) -> dict[str, object]:
     return frame
 
 
-def _stacks(profile: Profile, options: Options, frames: Numbered[Frame], used: set[int]) -> dict[int, str]:
+def _stacks(profile: Profile, options: Options, frames: Numbered[Frame], used: NDArray[np.int64]) -> dict[int, str]:
     """Each stack that is used as JSON: the numbers of its frames, outermost first."""
     found = paths(profile)
     entries = profile.entries
     columns = zip(entries.function.tolist(), entries.file.tolist(), entries.line.tolist(), strict=True)
     names, files = profile.functions, profile.files
     numbers = [frames.number((names[function].name, files[file] if file != NONE else "", line)) for function, file, line in columns]
-    starts, calls = found.start.tolist(), found.entries.tolist()
+    calls = Pieces(found.start, found.entries, [str(number) for number in numbers])
+    marks = marks_of(profile, options)
     stacks = {}
-    for stack in sorted(used):
-        mark = profile.mark(stack) if options.marks else ""
-        outermost = [frames.number((mark, "", 0))] if mark else []
-        stacks[stack] = json.dumps(outermost + [numbers[call] for call in reversed(calls[starts[stack] : starts[stack + 1]])])
+    for stack, texts in zip(used.tolist(), calls.of(used), strict=True):
+        outermost = [str(frames.number((marks[stack], "", 0)))] if marks[stack] else []
+        stacks[stack] = f"[{', '.join([*outermost, *reversed(texts)])}]"
     return stacks
 
 
