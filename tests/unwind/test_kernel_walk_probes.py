@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from unwind.kernel_builder import FUNCTION, KERNEL_CS, TASK_TOP, USER, Kernel, at, call, pt_regs, said, saved
+from unwind.kernel_builder import CALL, FUNCTION, KERNEL_CS, TASK_TOP, USER, Kernel, at, call, pt_regs, said, saved
 
 from unspool.formats.orc import OrcType
 from unspool.model.verdict import Stop
 from unspool.unwind.kernel_walk import KernelUnwinder
+from unspool.unwind.methods.orc import PT_REGS_IP
 
 ENTRY = "asm_exc_int3"
 CALLERS = ["outer", "main", "entry_SYSCALL_64_after_hwframe"]
@@ -53,15 +54,30 @@ def test_before_the_handler_has_done_anything_the_row_is_that_of_the_int3(odd: i
     assert (["exc_int3", ENTRY, "behind", *CALLERS], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
 
 
-def test_once_the_kernel_has_pushed_in_its_place_the_row_is_the_next_ones() -> None:
-    kernel = probed()
+def half_done(kernel: Kernel) -> list[int]:
+    """The stack with what the kernel has pushed in place of the int3: where the original's ss was, or behind it."""
     callers = [at(kernel, name) for name in CALLERS]
-    sp = TASK_TOP - 8 * (len(callers) + len(USER))
-    # The pushed word takes the place of the original's ss, or lies behind it.
-    frame = registers(kernel, sp, moved=8)[:-1]
-    words = [at(kernel, ENTRY), *frame, 0xB0, *callers, *USER]
+    frame = registers(kernel, TASK_TOP - 8 * (len(callers) + len(USER)), moved=8)[:-1]
+    return [at(kernel, ENTRY), *frame, at(kernel, "probed", 5), *callers, *USER]
+
+
+def test_when_the_kernel_has_only_pushed_in_its_place_nothing_is_known() -> None:
+    """A call that is emulated so is not done before its target is set: no row is right until then."""
+    kernel = probed()
+    words = half_done(kernel)
     found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "exc_int3", 3), TASK_TOP - 8 * len(words), words))
-    assert (["exc_int3", ENTRY, "behind", *CALLERS], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+    assert (["exc_int3", ENTRY], Stop.NO_UNWIND_INFO, Stop.NO_UNWIND_INFO, 1) == said(kernel, found)
+
+
+def test_once_the_kernel_has_called_in_its_place_the_stack_is_that_of_the_call() -> None:
+    kernel = probed()
+    target = kernel.function("target", call(8))
+    at_probed = kernel.names.index("probed") * FUNCTION
+    kernel.code[at_probed : at_probed + 5] = CALL
+    words = half_done(kernel)
+    words[1 + PT_REGS_IP // 8] = target
+    found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "exc_int3", 3), TASK_TOP - 8 * len(words), words))
+    assert (["exc_int3", ENTRY, "target", "probed", *CALLERS], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
 
 
 def test_in_the_entry_itself_nothing_was_done_yet() -> None:

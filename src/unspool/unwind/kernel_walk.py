@@ -183,23 +183,26 @@ class _Walk:
             self.user_registers, self.partial = cfa, site.saved_ip == 0
             return Miss(Stop.END_KERNEL_ENTRY)
         if cs == _KERNEL_CS and ss in _KERNEL_SS and sane:
-            self.trapped = self.sites.is_breakpoint(site) and self._is_trapped(site, cfa, ip, sp)
-            return None
+            return self._trapped(site, cfa, ip, sp) if self.sites.is_breakpoint(site) else None
         return Miss(Stop.END_UNEXPECTED, f"what lies at {cfa:#x} are no saved registers: CS would be {cs:#x}, SS {ss:#x}")
 
-    def _is_trapped(self, site: KernelSite, cfa: int, ip: int, sp: int) -> bool:
-        """Whether the saved registers are still as int3 left them: ip is behind it, and the instruction that it stands for has not run.
+    def _trapped(self, site: KernelSite, cfa: int, ip: int, sp: int) -> Miss | None:
+        """Note whether the saved registers are still as int3 left them: ip is behind it, and what it stands for has not run; or the end.
 
         To make room for what the kernel pushes in its place, the entry copies the processor's words (and the one below them); the original
         stays above (idtentry_body, arch/x86/entry/entry_64.S).
         """
         if site.saved == _IRET.size:
-            return True
+            self.trapped = True
+            return None
         data = self.position.memory.read(cfa + site.saved + 8, _IRET.size)
         if data is None:
-            return False
+            return Miss(Stop.MEM_FAULT, f"{cfa + site.saved + 8:#x} cannot be read")
         above = _IRET.unpack(data)
-        return (above[0], above[3]) == (ip, sp)
+        self.trapped = (above[0], above[3]) == (ip, sp)
+        if above[0] == ip and not self.trapped:
+            return Miss(Stop.NO_UNWIND_INFO, "the kernel is about to do what an int3 stands for")
+        return None
 
     def _is_base(self, site: KernelSite) -> bool:
         """Whether ORC's end is one: code that runs before the stack is set up or after it was left, or the base of a task's stack."""
