@@ -15,6 +15,7 @@ import pytest
 from guest.fake_vmm import FakeQmp, serving
 from hypothesis import given
 from hypothesis import strategies as st
+from target_programs import wait_until
 
 from unspool.cli import guest
 from unspool.cli.main import main
@@ -199,6 +200,7 @@ def test_a_client_on_a_control_socket_is_told(tmp_path: Path) -> None:
         endpoint = Endpoint(path=str(fake.path), pid=os.getpid())
         connection = connect(endpoint)
         try:
+            wait_until(lambda: sockets.busy(os.getpid(), str(fake.path), 0), "the client to be served")
             found = machine(gdb=endpoint, qmp=endpoint)
             told = [hint.what for hint in hints(found, "qemu-kvm", parse([]), busy=True, encrypted="")]
             assert ["its QMP socket serves", "its gdb socket serves"] == [what[:21] for what in told]
@@ -207,6 +209,13 @@ def test_a_client_on_a_control_socket_is_told(tmp_path: Path) -> None:
     assert ["its QMP socket serves"] == [
         hint.what[:21] for hint in hints(machine(qmp=Endpoint(path="q")), "qemu-kvm", parse([]), busy=True, encrypted="")
     ]
+
+
+def test_a_port_in_another_network_namespace_is_told() -> None:
+    """With the command that runs us there."""
+    (hint,) = hints(machine(gdb=Endpoint(port=1)), "qemu-kvm", parse([]), busy=False, encrypted="")
+    assert "does not listen on port 1 of this network namespace" in hint.what
+    assert f"nsenter -t {os.getpid()} -n unspool guest list" == hint.mend
 
 
 def test_another_machines_files_need_privileges() -> None:
@@ -221,6 +230,8 @@ def test_a_stopped_process_is_told() -> None:
             os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
             (hint,) = hints(machine(pid=process.pid, accel="kvm"), "qemu-kvm", parse([]), busy=False, encrypted="")
             assert f"kill -CONT {process.pid}" == hint.mend
+            with pytest.raises(Unsupported, match="is stopped"):
+                open_source(machine(pid=process.pid, qmp=Endpoint(path="q"), registers_by=("qmp-live",)))
         finally:
             process.kill()
 

@@ -155,7 +155,10 @@ def connect(endpoint: Endpoint, seconds: float = CONNECT_SECONDS, connection: so
             _connect_unix(connection, endpoint)
         else:
             if endpoint.pid is not None and not sockets.listens(endpoint.pid, endpoint.port):
-                raise NoSuchTarget(f"process {endpoint.pid} does not listen on port {endpoint.port} of this network namespace")
+                raise NoSuchTarget(
+                    f"process {endpoint.pid} does not listen on port {endpoint.port} of this network namespace",
+                    hint=f"`nsenter -t {endpoint.pid} -n unspool ...` runs Unspool in that of the process.",
+                )
             connection.connect(("127.0.0.1", endpoint.port))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except (OSError, UnspoolError):

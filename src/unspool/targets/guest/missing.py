@@ -56,6 +56,11 @@ def _qemu(machine: Machine, options: QemuOptions, *, busy: bool) -> Iterator[Hin
     gdb = shlex.quote(f"gdbserver unix:{_gdb_path(machine.pid)},server=on,wait=off")
     if busy:
         yield Hint("its QMP socket serves another client (one at a time)", "end that client; libvirt's own: see docs/guest-back-ends.md")
+    for endpoint in (machine.qmp, machine.gdb):
+        if endpoint and endpoint.port and not sockets.listens(machine.pid, endpoint.port):
+            yield Hint(
+                f"it does not listen on port {endpoint.port} of this network namespace", f"nsenter -t {machine.pid} -n unspool guest list"
+            )
     if machine.gdb and sockets.busy(machine.pid, machine.gdb.path, machine.gdb.port):
         yield Hint("its gdb socket serves another client (one at a time)", "end that client, or take --guest-registers qmp-live")
     if machine.accel == "tcg" and machine.gdb is None:

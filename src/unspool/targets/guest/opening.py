@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from unspool.errors import BadInput, BadRequest, UnspoolError, Unsupported
+from unspool.targets import procfs
 from unspool.targets.guest import gdbstub, layout, ram, sockets
 from unspool.targets.guest.channel import Endpoint, as_request, refuse_paused
 from unspool.targets.guest.kvm_hold import KvmHold
@@ -46,6 +47,9 @@ def open_source(machine: Machine, method: str | None = None) -> VcpuSource:
         raise Unsupported(f"machine {machine.name!r} cannot be read by {method}", hint=f"It has: {there}.")
     if method == "kvm-hold":
         return KvmHold.open(machine.pid)
+    state = procfs.thread_state(machine.pid, machine.pid)
+    if state and state.state == "T":
+        raise Unsupported(f"process {machine.pid} is stopped (SIGSTOP), and answers nothing", hint=f"kill -CONT {machine.pid}")
     if method == "gdbstub" and machine.gdb:
         _refuse_paused(machine)
         return gdbstub.GdbStub.open(machine.gdb, threads_of(machine))
