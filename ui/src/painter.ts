@@ -39,7 +39,8 @@ function paintLevel(context: CanvasRenderingContext2D, boxes: Boxes, seen: Windo
     if (right - x < NARROW) {
       // Boxes too narrow to be told apart become one pixel; the next box to look at lies beyond it.
       const next = Math.min(end, Math.max(box + 1, boxes.firstAt(at.level, seen.from + (x + 1) / at.scale)));
-      paintNarrow(context, boxes, seen, { from: box, to: next, x, top: at.top });
+      // On whole pixels: half of two would be too pale to be seen.
+      paintNarrow(context, boxes, seen, { from: box, to: next, x: Math.floor(x), top: at.top });
       box = next;
       continue;
     }

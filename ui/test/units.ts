@@ -4,7 +4,7 @@ import { test } from "node:test";
 import type { TreeData } from "../src/api";
 import { Boxes } from "../src/boxes";
 import { changeColour } from "../src/palette";
-import { exactly, file, matcher, percent, points, unpattern } from "../src/words";
+import { exactly, file, matcher, percent, points, samples, unpattern } from "../src/words";
 
 interface Call { name: string; own: number; calls: Call[] }
 const call = (name: string, own: number, ...calls: Call[]): Call => ({ name, own, calls });
@@ -115,9 +115,34 @@ test("a value as a pattern is that value again", () => {
 test("numbers and names as people read them", () => {
   assert.equal(percent(1, 3), "33.33 %");
   assert.equal(percent(1, 0), "-");
+  assert.equal(percent(0, 3), "0.00 %");
+  assert.equal(percent(3, 3), "100.00 %");
   assert.equal(points(-0.0125), "\u22121.25");
   assert.equal(file("/usr/lib/libc.so.6"), "libc.so.6");
   assert.equal(file("/"), "/");
+});
+
+test("what is rounded never becomes nothing or everything", () => {
+  assert.equal(percent(1, 1e6), "< 0.01 %");
+  assert.equal(percent(1e6 - 1, 1e6), "> 99.99 %");
+  assert.equal(percent(1, 1e6, 1), "< 0.1 %");
+  for (let part = 1; part < 2e4; part++) assert.ok(!["0.00 %", "100.00 %"].includes(percent(part, 2e4)), String(part));
+  assert.deepEqual([0, 1, 2].map(samples), ["0 samples", "1 sample", "2 samples"]);
+});
+
+test("of boxes that are drawn as one it is known whether one of them matches, or stands on a mark", () => {
+  for (let seed = 0; seed < 50; seed++) {
+    const boxes = new Boxes(columns(grown(random(seed), 5), { f1: "mark" }));
+    boxes.search((name) => name === "f3");
+    for (let from = 0; from < boxes.count; from++)
+      for (let to = from + 1; to <= boxes.count; to++) {
+        const range = Array.from({ length: to - from }, (_, place) => from + place);
+        assert.equal(boxes.anyHit(from, to), range.some((box) => boxes.name(box) === "f3"));
+        assert.equal(boxes.anySuspect(from, to), range.some((box) => boxes.suspect[box] === 1));
+      }
+    boxes.search(null);
+    assert.equal(boxes.anyHit(0, boxes.count), false);
+  }
 });
 
 test("more and less have colours of their own, and nothing has none", () => {
@@ -139,4 +164,21 @@ test("the address holds the state, and gives it back", async () => {
   assert.equal(several.view, "flame");
   assert.deepEqual(new State(new URLSearchParams(several.text())).filter(), [["comm", "a&b"], ["guest", "web"], ["guest", "db"]]);
   assert.equal(state.hasFilter && !state.with({ comm: null }).hasFilter, true);
+});
+
+test("what is seen of a box is in the state at once, in the address when it rests, and ends with the box", async () => {
+  const addresses: string[] = [];
+  const take = (_: unknown, __: string, address: string) => { addresses.push(address); };
+  Object.assign(globalThis, { history: { pushState: take, replaceState: take }, window: { addEventListener() {}, setTimeout, clearTimeout }, location: { hash: "" } });
+  const { change, settle, state } = await import("../src/state");
+  change({ focus: "3" });
+  settle({ part: "0.1,0.2" });
+  settle({ part: "0.2,0.3" });
+  assert.equal(state().get("part"), "0.2,0.3");
+  assert.equal(addresses.at(-1), "#focus=3");
+  // A step that Back undoes: what was seen before it is kept first.
+  change({ view: "table", focus: null });
+  assert.deepEqual(addresses, ["#focus=3", "#focus=3&part=0.2%2C0.3", "#view=table"]);
+  change({ focus: "4", part: "0.5,0.6" });
+  assert.equal(state().get("part"), "0.5,0.6");
 });
