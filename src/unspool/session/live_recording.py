@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
 import socket
 from collections.abc import Callable, Iterator
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from unspool.capture.command import Command
@@ -34,24 +35,41 @@ class LivePage:
 
         with listen(address) as bound:
             self.feed = forked(functools.partial(_serve, bound, name, address, owner, ready), bound)
+        self._recording: LiveRecording | None = None
+        self._lingers = False
+        self._asked = False
+        self._before: signal.Handlers | Callable[[int, FrameType | None], object] | int | None = signal.SIG_IGN
 
     def make(self, plan: Plan, command: Command | None, held: contextlib.ExitStack) -> Recording:
         """The recording that feeds the page: for `session.recording.record`."""
-        return LiveRecording(plan, command, held, self.feed)
+        self._recording = LiveRecording(plan, command, held, self.feed)
+        return self._recording
 
     def linger(self) -> None:
-        """Keep the page until Ctrl-C."""
-        self.feed.flush()
+        """Keep the page until Ctrl-C; not at all when that came since the recording was finished."""
         with contextlib.suppress(KeyboardInterrupt):
-            self.feed.linger()
+            self._lingers = True
+            if not self._asked:
+                self.feed.flush()
+                self.feed.linger()
+        self._lingers = False
 
     def __enter__(self) -> Self:
-        """The page."""
+        """The page. Once it says that the recording is finished, Ctrl-C ends it, whatever is being closed at that moment."""
+        self._before = signal.getsignal(signal.SIGINT)
+        if self._before is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._caught)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End it."""
+        signal.signal(signal.SIGINT, self._before)
         self.feed.close()
+
+    def _caught(self, _: int, __: FrameType | None) -> None:
+        if self._lingers or self._recording is None or not self._recording.finished:
+            raise KeyboardInterrupt
+        self._asked = True
 
 
 def _serve(
@@ -73,6 +91,7 @@ class LiveRecording(Recording):
 
     def __init__(self, plan: Plan, command: Command | None, held: contextlib.ExitStack, feed: Feed) -> None:
         """Open everything; the page sees the recording from its first commit on."""
+        self.finished = False
         self._feed = feed
         self._on = True
         self._said = False
@@ -87,6 +106,7 @@ class LiveRecording(Recording):
         try:
             super().finish(show)
         finally:
+            self.finished = True
             self._say(finished=True)
 
     def sample(self, *, on: bool) -> None:

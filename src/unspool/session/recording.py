@@ -131,7 +131,10 @@ def record(plan: Plan, show: Show, make: Make | None = None) -> Progress:
         give_away(plan.output, user)
         recording.progress.exit_status = end_command(command, ending)
         recording.finish(show)
-        return recording.progress
+    if ending.signal is not None:
+        # It may have come while the frames were named or the file was closed.
+        recording.progress.why = "interrupted"
+    return recording.progress
 
 
 class Recording:
