@@ -13,6 +13,7 @@ from unspool.model.module import Mapping
 from unspool.model.stack import Frame
 from unspool.model.verdict import Judgement, Stop, Trust, Verdict
 from unspool.targets.guest.kernel import GuestKernel
+from unspool.targets.guest.kernel_modules import GuestModule as KernelModule
 from unspool.targets.guest.page_cache import GuestFile
 from unspool.targets.guest.registers import VcpuState
 from unspool.targets.guest.structs import TaskStructs
@@ -147,13 +148,16 @@ class GuestStacks:
                 yield GuestFrame(frame.ip, frame.trust, frame.exact, None, None)
                 continue
             module = self.kernel.module(frame.lookup_pc)
-            if module is None:
-                number = self._number("kernel", GuestModule(KERNEL_FILE, self.kernel.build_id, "kernel"))
-                start = self.kernel.base
-            else:
-                number = self._number(module.place, GuestModule(f"[guest.{printable_name(module.name)}]", "", "kernel"))
-                start = module.start
+            key, start = ("kernel", self.kernel.base) if module is None else (module.place, module.start)
+            number = self._numbers.get(key)
+            if number is None:
+                number = self._number(key, self._kernel_module(module))
             yield GuestFrame(frame.ip, frame.trust, frame.exact, number, max(0, frame.ip - start))
+
+    def _kernel_module(self, module: KernelModule | None) -> GuestModule:
+        if module is None:
+            return GuestModule(KERNEL_FILE, self.kernel.build_id, "kernel")
+        return GuestModule(f"[guest.{printable_name(module.name)}]", "", "kernel")
 
     def _user_frames(self, frames: Iterable[Frame], process: Process) -> Iterator[GuestFrame]:
         for frame in frames:

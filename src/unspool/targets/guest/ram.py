@@ -83,10 +83,11 @@ class Ram:
         while True:
             index = bisect_right(self._starts, address) - 1
             extent = self._extents[index] if index >= 0 else None
-            if extent is None or address >= extent.end:
+            inside = -1 if extent is None else address - extent.start
+            if extent is None or inside >= extent.size:
                 return b"" if size == 0 and not parts else None
-            length = min(size, extent.end - address)
-            data = self._source.read(extent.position + address - extent.start, length)
+            length = min(size, extent.size - inside)
+            data = self._source.read(extent.position + inside, length)
             if data is None or (length == size and not parts):
                 return data
             parts.append(data)
@@ -120,7 +121,8 @@ class _File:
             if 0 < size <= _PAGE - position % _PAGE:
                 # A page that shows anything was touched; SEEK_HOLE may look at every page behind it. pread allocates nothing.
                 data = os.pread(self._fd, size, position)
-                if len(data) == size and data.count(0) != size:
+                # (Compared, which ends at the first byte that is not 0: this is done for every page of a guest that is held.)
+                if len(data) == size and data != bytes(size):
                     return data
             if not size or self._after(position, os.SEEK_DATA) != position or self._after(position, os.SEEK_HOLE) < position + size:
                 return None if size else b""
