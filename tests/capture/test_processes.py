@@ -98,6 +98,18 @@ def test_a_process_is_forgotten_some_time_after_its_end() -> None:
     assert 0 == len(model)
 
 
+def test_an_exit_in_the_middle_of_an_exec_is_none() -> None:
+    """What the kernel tells of a set-user-ID program (sudo): it goes on, and its children are watched."""
+    middle = Exited(40, GHOST, 1, GHOST)
+    before = (FORK, mapped("/old", pid=GHOST, time_ns=20), Named(30, GHOST, GHOST, "sudo", exec=True))
+    model = fed(*before, middle, mapped("/sudo", pid=GHOST, time_ns=50), Forked(60, GHOST + 1, GHOST, GHOST + 1, GHOST), watched=[GHOST])
+    newest = model.newest(GHOST)
+    assert newest is not None
+    assert (None, ["/sudo"], ["/sudo"]) == (newest.exit_ns, paths(model, GHOST), paths(model, GHOST + 1))
+    model.apply(Exited(70, GHOST, 1, GHOST))
+    assert 70 == newest.exit_ns
+
+
 def test_a_process_that_nobody_told_of_is_known_without_mappings() -> None:
     model = Processes([1])
     process = model.find(GHOST, SECOND)

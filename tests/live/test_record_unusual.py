@@ -54,6 +54,19 @@ def test_a_program_in_another_root_has_names(programs: Programs, output: Path, t
     assert [("/inside",)] == rows(output, "SELECT DISTINCT exe FROM processes WHERE comm = 'inside'")
 
 
+def test_a_program_that_takes_another_group_has_names(programs: Programs, output: Path, tmp_path: Path) -> None:
+    """As sudo does: the kernel reports the end of a process that executes a set-user-ID or set-group-ID program, and it goes on."""
+    program = tmp_path / "privileged"
+    shutil.copy(programs.build("burn.c", *FLAGS), program)
+    os.chown(program, -1, 65534)
+    program.chmod(0o2755)
+    assert 0 == record("-F", 997, "-o", output, "--", program, 1).returncode
+    working = [names for stop, names in stacks(output, program.name) if stop == "end-process-entry" and "inner" in names]
+    assert len(working) > 50
+    assert all("main" in names for names in working)
+    assert [(str(program),)] == rows(output, "SELECT DISTINCT exe FROM processes WHERE comm = 'privileged'")
+
+
 def test_a_name_that_would_move_the_cursor_is_shown_escaped(programs: Programs, output: Path, tmp_path: Path) -> None:
     program = tmp_path / "a\x1b[31m\nb"
     shutil.copy(programs.build("burn.c", *FLAGS), program)

@@ -74,6 +74,15 @@ class Process:
         """The newest program."""
         return self.programs[-1]
 
+    @property
+    def in_exec(self) -> bool:
+        """Whether a new program was announced, and nothing of it mapped yet.
+
+        The kernel tells of an exit here that is none: it stops the perf events of a thread that executes a set-user-ID program, or one that
+        it may not read, and reports the thread dead to everybody (begin_new_exec() and perf_event_exit_task(), Linux 6.18).
+        """
+        return len(self.programs) > 1 and not len(self.program)
+
     def program_at(self, time_ns: int) -> Program:
         """The program that ran at that instant; the oldest that is kept when all are younger."""
         for program in reversed(self.programs):
@@ -284,7 +293,7 @@ class Processes:
         if event.tid != event.pid:
             process.program.threads.pop(event.tid, None)
             process.program.thread_rows.pop(event.tid, None)
-        elif process.exit_ns is None and event.time_ns > process.start_ns:
+        elif process.exit_ns is None and event.time_ns > process.start_ns and not process.in_exec:
             self._end(process, event.time_ns)
             if self._watched is not None and self._follow:
                 self._watched.discard(event.pid)

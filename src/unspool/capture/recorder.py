@@ -129,7 +129,7 @@ class Recorder:
 
     def _note_exit(self, event: Exited) -> None:
         process = self._processes.newest(event.pid)
-        if process is not None:
+        if process is not None and process.exit_ns is not None:
             for program in process.programs:
                 if program.row:
                     self._sink.exited(program.row, event.time_ns)
