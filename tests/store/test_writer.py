@@ -119,9 +119,7 @@ def test_nothing_that_exists_is_overwritten(tmp_path: Path) -> None:
     path.write_text("precious")
     link = tmp_path / "link.unspool"
     link.symlink_to(path)
-    folder = tmp_path / "folder.unspool"
-    folder.mkdir()
-    for taken in (path, link, folder):
+    for taken in (path, link):
         for replace in (False, True):
             with pytest.raises(RecordingError) as caught:
                 Writer(taken, HEADER, replace=replace)
@@ -137,6 +135,63 @@ def test_a_recording_is_replaced_on_request_only(tmp_path: Path) -> None:
         out.counter("new", 1)
     with reader.open_recording(path) as recording:
         assert {"new": 1} == recording.counters()
+
+
+def test_a_recording_that_begins_later_is_an_empty_file_until_its_first_commit(tmp_path: Path) -> None:
+    path = tmp_path / "a.unspool"
+    out = Writer(path, HEADER, later=True)
+    out.counter("samples", 7)
+    assert (0, 0o600) == (path.stat().st_size, path.stat().st_mode & 0o777)
+    with pytest.raises(RecordingError, match="exists"):
+        Writer(path, HEADER)
+    out.starts_now()
+    out.commit()
+    out.counter("samples", 8)
+    out.finish(5)
+    with reader.open_recording(path) as recording:
+        assert {"samples": 8} == recording.counters()
+        assert [(out.header.started_ns, 5)] == recording.rows("SELECT started_ns, duration_ns FROM recording")
+
+
+def test_a_recording_without_any_commit_leaves_no_file_but_does_not_take_another_away(tmp_path: Path) -> None:
+    path = tmp_path / "a.unspool"
+    Writer(path, HEADER, later=True).abandon()
+    assert not path.exists()
+    out = Writer(path, HEADER, later=True)
+    path.rename(tmp_path / "moved")
+    path.write_text("precious")
+    out.abandon()
+    assert "precious" == path.read_text()
+
+
+def test_a_recording_that_ends_before_its_first_commit_is_whole(tmp_path: Path) -> None:
+    with Writer(tmp_path / "a.unspool", HEADER, later=True) as out:
+        out.counter("samples", 7)
+    with reader.open_recording(out.path) as recording:
+        assert {"samples": 7} == recording.counters()
+    with pytest.raises(RecordingError, match="finished"):
+        out.commit()
+
+
+def test_an_empty_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.unspool").touch()
+    with Writer(tmp_path / "a.unspool", HEADER, replace=True) as out:
+        out.counter("new", 1)
+    with reader.open_recording(out.path) as recording:
+        assert {"new": 1} == recording.counters()
+
+
+def test_what_a_commit_needs_is_loaded_in_steps() -> None:
+    assert 2 == len(list(writer.prepare()))
+
+
+def test_a_full_disk_is_an_error_of_the_recording_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Writer(tmp_path / "a.unspool", HEADER, later=True)
+    monkeypatch.setattr("unspool.store.place.os.pwrite", lambda *_: 100)
+    with pytest.raises(RecordingError, match="No space left"):
+        out.commit()
+    out.abandon()
+    assert not (tmp_path / "a.unspool").exists()
 
 
 def test_a_log_in_the_way_is_not_taken_over(tmp_path: Path) -> None:

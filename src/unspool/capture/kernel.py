@@ -10,14 +10,16 @@ import os
 import struct
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from unspool.capture.counters import Counter
-from unspool.capture.frame_sections import FrameSections
 from unspool.capture.records import RECORD_MAX, RecordTrigger
 from unspool.capture.request import Request
 from unspool.errors import NotPermitted, UnspoolError, Unsupported
 from unspool.model.verdict import Trust
+
+if TYPE_CHECKING:
+    from unspool.capture.frame_sections import FrameSections
 
 NATIVE = Path(__file__).resolve().parent.parent / "native"
 LIBRARY, OBJECT = NATIVE / "_unspool.so", NATIVE / "sampler.bpf.o"
@@ -55,7 +57,6 @@ class Sampler:
         self.request = request
         self._library = library()
         self._buffer = ctypes.create_string_buffer(max(BATCH_BYTES, RECORD_MAX))
-        self._frame_sections = FrameSections()
         self._handle = self._load()
         try:
             for pid in request.pids:
@@ -142,6 +143,13 @@ class Sampler:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Unload everything."""
         self.close()
+
+    @functools.cached_property
+    def _frame_sections(self) -> FrameSections:
+        # What reads files is loaded at the first drain: nobody waits for the first sample then.
+        from unspool.capture.frame_sections import FrameSections
+
+        return FrameSections()
 
     def _load(self) -> ctypes.c_void_p | None:
         try:

@@ -126,7 +126,7 @@ class LiveRecording(Recording):
     def _open(self, header: Header) -> Writer:
         from unspool.store.feed import FeedingWriter
 
-        return FeedingWriter(self.plan.output, header, self._feed.rows, replace=self.plan.replace)
+        return FeedingWriter(self.plan.output, header, self._feed.rows, replace=self.plan.replace, later=True)
 
     def _step(self) -> None:
         super()._step()

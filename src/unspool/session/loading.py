@@ -27,6 +27,12 @@ class Loading:
         assert self._sampler is not None, "the thread ends with one of them"
         return self._sampler
 
+    def close(self) -> None:
+        """Unload what was loaded."""
+        self._thread.join()
+        if self._sampler is not None:
+            self._sampler.close()
+
     def _load(self) -> None:
         try:
             self._sampler = Sampler(self._request)

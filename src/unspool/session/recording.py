@@ -14,10 +14,7 @@ from typing import TYPE_CHECKING
 
 from unspool.capture.command import Command, CommandFailed, User, invoking_user, open_process, open_thread, process_of
 from unspool.capture.ending import Ending, Why
-from unspool.capture.frames import Tally, totals
 from unspool.capture.proc import read_file
-from unspool.capture.processes import Processes
-from unspool.capture.recorder import Recorder
 from unspool.capture.request import Request
 from unspool.capture.sideband import Sideband, online_cpus
 from unspool.capture.triggers import Trigger
@@ -25,12 +22,12 @@ from unspool.errors import BadRequest, RecordingError
 from unspool.model.verdict import PROOFS, Trust
 from unspool.session.loading import Loading
 from unspool.session.no_host import NoEvents, NoSamples
-from unspool.session.recording_names import name_frames
-from unspool.session.sframe_notes import refused_sections
-from unspool.store.place import wal_of
-from unspool.symbols.symbolizer import Symbolizer
 
+# What the kernel need not wait for is imported in the functions: while it verifies the programs, or when they are loaded.
 if TYPE_CHECKING:
+    from unspool.capture.frames import Tally
+    from unspool.capture.kernel import Sampler
+    from unspool.capture.recorder import Recorder
     from unspool.session.guest_feed import GuestTotals
     from unspool.session.guests import GuestPlan, Guests
     from unspool.store.header import Header
@@ -118,7 +115,6 @@ def record(plan: Plan, show: Show, make: Make | None = None) -> Progress:
         watched = [open_process(pid) for pid in plan.pids] + [open_thread(tid) for tid in plan.tids]
         ending = held.enter_context(Ending(seconds=plan.seconds, command=command, processes=watched))
         recording = (make or Recording)(plan, command, held)
-        held.callback(recording.writer.abandon)
         give_away(plan.output, user)
         try:
             recording.run(ending, show)
@@ -141,10 +137,7 @@ class Recording:
     """A recording in the making: its sources, its writer, and how far it is."""
 
     def __init__(self, plan: Plan, command: Command | None, held: contextlib.ExitStack) -> None:
-        """Open everything and start sampling; `held` closes it."""
-        from unspool.store import writer as store_writer
-        from unspool.store.header import Header
-
+        """Open everything that is needed to sample; `held` closes it."""
         check_rate(plan)
         # Forked before there are threads and large libraries.
         self.guests = None if plan.guests is None else held.enter_context(contextlib.closing(guests_of(plan.guests, plan.frequency)))
@@ -152,20 +145,8 @@ class Recording:
         self.command = command
         self.progress = Progress(plan.output)
         self._full = False
-        # Events are counted one by one, so that they have no frequency.
-        frequency = float(plan.frequency) if plan.trigger.kind == "cpu" else 0.0
-        header = Header.here(frequency=frequency, trigger=plan.trigger.text, command=" ".join(plan.command))
-        loading = Loading(request_of(plan, command)) if plan.on_host else None
-        try:
-            store_writer.prepare()
-        finally:
-            self.sampler = held.enter_context(contextlib.closing(loading.sampler() if loading is not None else NoSamples()))
-        self.sideband: Sideband | NoEvents = held.enter_context(Sideband()) if plan.on_host else NoEvents()
-        model = Processes(watched_processes(plan, command), follow=not plan.tids)
-        if plan.on_host:
-            model.scan()
-        self.writer = self._open(header)
-        self.recorder = held.enter_context(contextlib.closing(Recorder(self.sampler, self.sideband, model, self.writer)))
+        self.sampler: Sampler | NoSamples
+        self.recorder = self._recorder(held)
         self._started = time.monotonic()
         raise_priority()
 
@@ -175,13 +156,14 @@ class Recording:
         self.sampler.start()
         if self.guests is not None:
             self.guests.start(self.writer)
-        self.writer.machine(machine_properties() | {"sampled-by": self._sampled_by()})
         ending.start()
         self._started = time.monotonic()
         if self.command is not None:
             self.command.release()
         try:
-            self._take_samples(ending, show)
+            self.writer.machine(machine_properties() | {"sampled-by": self._sampled_by()})
+            if self._can_store(ending):
+                self._take_samples(ending, show)
         finally:
             # Also at the second Ctrl-C: what was taken until then is worth keeping.
             self._take_last_samples()
@@ -200,15 +182,56 @@ class Recording:
 
     def discard(self) -> None:
         """Take the file away again: nothing was recorded."""
+        from unspool.store.place import wal_of
+
         self.writer.abandon()
         for name in (self.plan.output, wal_of(self.plan.output)):
             name.unlink(missing_ok=True)
 
+    def _recorder(self, held: contextlib.ExitStack) -> Recorder:
+        """What turns samples and events into a recording: all that it needs, while the kernel verifies the programs."""
+        plan, command = self.plan, self.command
+        loading = Loading(request_of(plan, command)) if plan.on_host else None
+        if loading is not None:
+            held.callback(loading.close)
+        try:
+            from unspool.capture.processes import Processes
+            from unspool.capture.recorder import Recorder
+            from unspool.store.header import Header
+            from unspool.store.writer import Writer  # noqa: F401 (for `_open`)
+
+            sideband = held.enter_context(Sideband()) if plan.on_host else NoEvents()
+            model = Processes(watched_processes(plan, command), follow=not plan.tids)
+            if plan.on_host:
+                model.scan()
+        finally:
+            self.sampler = loading.sampler() if loading is not None else NoSamples()
+        # Events are counted one by one, so that they have no frequency.
+        frequency = float(plan.frequency) if plan.trigger.kind == "cpu" else 0.0
+        # Not before the programs are loaded: it may replace another recording.
+        self.writer = self._open(Header.here(frequency=frequency, trigger=plan.trigger.text, command=" ".join(plan.command)))
+        held.callback(self.writer.abandon)
+        return held.enter_context(contextlib.closing(Recorder(self.sampler, sideband, model, self.writer)))
+
     def _open(self, header: Header) -> Writer:
-        """The file that is written."""
+        """The file that is written: empty until the first commit."""
         from unspool.store.writer import Writer
 
-        return Writer(self.plan.output, header, replace=self.plan.replace)
+        return Writer(self.plan.output, header, replace=self.plan.replace, later=True)
+
+    def _can_store(self, ending: Ending) -> bool:
+        """Load what a commit needs, while the first samples are taken already, and commit; False when it is time to end before that."""
+        from unspool.store.place import wal_of
+        from unspool.store.writer import prepare
+
+        for _ in prepare():
+            if ending.wait(0):
+                return False
+            self._step()
+        self._commit()
+        # The log came with the commit. The file itself is not touched: closing it here would cost DuckDB its lock.
+        give_away(wal_of(self.plan.output), invoking_user())
+        return True
 
     def _step(self) -> None:
         """What is done many times a second: nothing here may take long."""
@@ -218,6 +241,10 @@ class Recording:
 
     def _name(self) -> Iterator[tuple[int, int]]:
         """Name the frames; after each file how many are done, and how many there are."""
+        from unspool.session.recording_names import name_frames
+        from unspool.session.sframe_notes import refused_sections
+        from unspool.symbols.symbolizer import Symbolizer
+
         places = list(self.recorder.frames.take_unnamed())
         self.writer.machine(refused_sections(places))
         with Symbolizer() as symbolizer:
@@ -255,6 +282,8 @@ class Recording:
         return "hardware cycles" if self.sampler.is_hardware else "cpu-clock"
 
     def _count(self) -> None:
+        from unspool.capture.frames import totals
+
         progress = self.progress
         progress.seconds = time.monotonic() - self._started
         progress.counters = dict(self.sampler.counters())
@@ -372,6 +401,8 @@ def give_away(path: Path, user: User | None) -> None:
     """Give the recording (and its log, while there is one) to whom called sudo."""
     if user is None:
         return
+    from unspool.store.place import wal_of
+
     for name in (path, wal_of(path)):
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

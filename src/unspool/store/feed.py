@@ -17,10 +17,10 @@ Listener = Callable[[Rows], None]
 class FeedingWriter(Writer):
     """A `Writer` with a listener; the listener must not raise, and must not wait."""
 
-    def __init__(self, path: str | Path, header: Header | None, listener: Listener, *, replace: bool = False) -> None:
+    def __init__(self, path: str | Path, header: Header | None, listener: Listener, *, replace: bool = False, later: bool = False) -> None:
         """Create the file, as `Writer` does."""
         self._listener = listener
-        super().__init__(path, header, replace=replace)
+        super().__init__(path, header, replace=replace, later=later)
 
     def _forget(self) -> None:
         # What was committed is about to be forgotten; only what is on disk is told.

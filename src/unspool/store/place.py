@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import stat
@@ -23,8 +24,11 @@ def wal_of(path: Path) -> Path:
     return path.with_name(path.name + ".wal")
 
 
-def create(path: Path, *, replace: bool = False) -> None:
-    """Make an empty recording at `path`, mode 0600; `replace` removes a recording that stands there, but nothing else."""
+def reserve(path: Path, *, replace: bool = False) -> int:
+    """Make a new, empty file at `path`, mode 0600, for `fill`; its descriptor. RecordingError when something stands there.
+
+    `replace` removes a recording that stands there, or an empty file, but nothing else.
+    """
     if replace:
         _remove_recording(path)
     if os.path.lexists(wal_of(path)):
@@ -32,15 +36,27 @@ def create(path: Path, *, replace: bool = False) -> None:
             f"{wal_of(path)} is in the way",
             hint="It belongs to a recording that was killed. Move both files away, or choose another name with -o.",
         )
-    content = empty_recording()
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise RecordingError(f"{path} exists", hint="Choose another name with -o, or move the file away.") from None
     except OSError as error:
         raise RecordingError(f"{path} cannot be written: {error.strerror}", hint="Choose another place with -o.") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+
+
+def fill(descriptor: int) -> None:
+    """Make the reserved file a recording without rows; OSError when the disk is full. Again is harmless."""
+    content = empty_recording()
+    if os.pwrite(descriptor, content, 0) != len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def give_up(path: Path, descriptor: int) -> None:
+    """Take the reserved file away again, which nothing was written into, and close its descriptor."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(descriptor), path.lstat()):
+            path.unlink()
+    os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -73,13 +89,12 @@ def _remove_recording(path: Path) -> None:
         return
     except OSError as error:
         raise RecordingError(f"{path} cannot be replaced: {error.strerror}", hint="Choose another name with -o.") from error
-    try:
-        # Python makes no file object of a directory, and reading a device may wait for ever.
-        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        head = os.pread(descriptor, MAGIC_OFFSET + len(MAGIC), 0) if is_file else b""
-    finally:
-        os.close(descriptor)
-    if head[MAGIC_OFFSET:] != MAGIC:
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        is_file = stat.S_ISREG(status.st_mode)
+        head = file.read(MAGIC_OFFSET + len(MAGIC)) if is_file else b""
+    # A recorder that was killed before its first commit leaves an empty file.
+    if head[MAGIC_OFFSET:] != MAGIC and not (is_file and not status.st_size):
         raise RecordingError(f"{path} exists and is not a recording", hint="Choose another name with -o.")
     # The log goes first: a file without its log is still a recording, a log without its file is in the way.
     wal_of(path).unlink(missing_ok=True)

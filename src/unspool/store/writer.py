@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -38,11 +40,12 @@ REMEMBERED_STACKS = 100_000
 """How many stacks are remembered: an hour of recording must not fill the memory. One that was forgotten gets a second number."""
 
 
-def prepare() -> None:
-    """Load what a writer needs (0.2 s): in the time that something else takes, so that the first `Writer` is there at once."""
-    import numpy as np
-
-    np.zeros(1)
+def prepare() -> Iterator[None]:
+    """Load what a commit needs (0.2 s), step by step: between two of them the caller can do what must not wait so long."""
+    importlib.import_module("numpy")
+    yield
+    importlib.import_module("duckdb")
+    yield
     place.empty_recording()
 
 
@@ -53,15 +56,15 @@ class Writer:
     Use one writer from one thread at a time. As a context manager it finishes on the way out, also after an error.
     """
 
-    def __init__(self, path: str | Path, header: Header | None = None, *, replace: bool = False) -> None:
-        """Create the file (mode 0600); RecordingError when it exists, unless `replace` is set and it is a recording."""
-        import duckdb
+    def __init__(self, path: str | Path, header: Header | None = None, *, replace: bool = False, later: bool = False) -> None:
+        """Create the file (mode 0600); RecordingError when it exists, unless `replace` is set and it is a recording.
 
+        With `later` it stays empty until the first commit, so that DuckDB is not needed before that.
+        """
         self.path = Path(path)
         self.header = header or Header.here()
-        place.create(self.path, replace=replace)
-        with place.private_files():
-            self._connection: duckdb.DuckDBPyConnection | None = duckdb.connect(str(self.path), config=CONFIG)
+        self._reserved: int | None = place.reserve(self.path, replace=replace)
+        self._connection: duckdb.DuckDBPyConnection | None = None
         self._batches = {table: Batch(table) for table in TABLES}
         self._add = {table: batch.rows.append for table, batch in self._batches.items()}
         self._add_sample = self._add["samples"]
@@ -81,7 +84,7 @@ class Writer:
         self._counters: dict[str, int] = {}
         self._counters_changed = False
         self._started_later = False
-        self._begin()
+        self._begin(later=later)
 
     def machine(self, properties: Mapping[str, str]) -> None:
         """Note properties of the machine; a key keeps its first value."""
@@ -230,17 +233,21 @@ class Writer:
 
     def finish(self, duration_ns: int | None = None) -> None:
         """Commit, mark the recording finished, and close it: one file is left, without a log beside it. Does nothing when called again."""
-        if self._connection is None:
+        if self._connection is None and self._reserved is None:
             return
         length = time.monotonic_ns() - self.header.monotonic_ns if duration_ns is None else duration_ns
         self._transact(length)
         with place.private_files(), self._errors():
-            self._connection.execute("CHECKPOINT")
-            self._connection.close()
+            connection = self._connected()
+            connection.execute("CHECKPOINT")
+            connection.close()
         self._connection = None
 
     def abandon(self) -> None:
-        """Close without another commit: what was committed can be read. Does nothing after `finish`."""
+        """Close without another commit: what was committed can be read, and before the first one no file is left."""
+        if self._reserved is not None:
+            place.give_up(self.path, self._reserved)
+            self._reserved = None
         if self._connection is not None:
             with place.private_files():
                 self._connection.close()
@@ -254,19 +261,36 @@ class Writer:
         """Finish."""
         self.finish()
 
-    def _begin(self) -> None:
+    def _begin(self, *, later: bool) -> None:
         header = self.header
         names = ("started_ns", "monotonic_ns", None, "hostname", "kernel", "arch", "cpus", "frequency", "trigger", "command")
         values = [None if name is None else getattr(header, name) for name in names]
         cleaned = [text(value) if isinstance(value, str) else value for value in values]
         self._add["recording"]((SCHEMA, header.unspool_version, *cleaned, False))
-        self._transact()
+        if later:
+            return
+        try:
+            self._transact()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _connected(self) -> duckdb.DuckDBPyConnection:
+        """The open file; the first call makes a recording of what was reserved."""
+        import duckdb
+
+        if self._connection is None:
+            if self._reserved is None:
+                raise RecordingError(f"{self.path} is finished")
+            place.fill(self._reserved)
+            # Before DuckDB has it: closing a descriptor gives up all locks that the process has on the file (fcntl_locking(2)).
+            os.close(self._reserved)
+            self._reserved = None
+            self._connection = duckdb.connect(str(self.path), config=CONFIG)
+        return self._connection
 
     def _transact(self, duration_ns: int | None = None) -> None:
-        connection = self._connection
-        if connection is None:
-            raise RecordingError(f"{self.path} is finished")
-        with place.private_files(), self._errors(), _rolled_back(connection):
+        with place.private_files(), self._errors(), _rolled_back(self._connected()) as connection:
             connection.execute("BEGIN")
             self._fill_states()
             for batch in self._batches.values():
@@ -305,13 +329,13 @@ class Writer:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn what DuckDB says about the disk into an error of ours."""
+        """Turn what DuckDB or the kernel says about the disk into an error of ours."""
         import duckdb
 
         try:
             with interrupts():
                 yield
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:
             first_line = str(error).splitlines()[0]
             raise RecordingError(
                 f"{self.path} cannot be written: {first_line}", hint="Is the disk full? What was committed is kept."
@@ -325,12 +349,12 @@ def _guest_row(number: int, guest: Guest) -> tuple[Any, ...]:
 
 
 @contextlib.contextmanager
-def _rolled_back(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def _rolled_back(connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
     """Undo the transaction when anything ends it early, Ctrl-C too: the rows are still buffered, and the next commit takes them."""
     import duckdb
 
     try:
-        yield
+        yield connection
     except BaseException:
         with contextlib.suppress(duckdb.Error):
             connection.execute("ROLLBACK")
