@@ -7,7 +7,10 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sframe_toolchain import Toolchain
 
 from unspool.cli.main import main
@@ -16,8 +19,9 @@ from unspool.formats.elf import Elf
 from unspool.formats.sframe import FrameRule, Place, rule_of
 from unspool.toolkit import sections, show
 from unspool.toolkit.compare import Outcome, compare
-from unspool.toolkit.make import make
+from unspool.toolkit.make import covered, make
 from unspool.toolkit.sections import PT_GNU_SFRAME
+from unspool.toolkit.stats import overlap
 
 PROGRAMS = Path(__file__).parents[1] / "formats" / "sframe" / "programs"
 MANY = (PROGRAMS / "many.c").read_text(encoding="utf-8")
@@ -164,3 +168,15 @@ def test_a_function_that_gas_leaves_out_is_covered_but_for_the_row(toolchain: To
     rules = [rule_of(fde, fre, section.header.abi) for fde in section.fdes for fre in fde.fres]
     assert [8, 16, 16, 8] == [rule.cfa.offset for rule in rules if isinstance(rule, FrameRule) and isinstance(rule.cfa, Place)]
     assert 2 == compare(elf).bytes[Outcome.INEXPRESSIBLE]
+
+
+RANGES = st.lists(st.tuples(st.integers(0, 200), st.integers(0, 40)), max_size=12)
+
+
+@given(RANGES, RANGES)
+def test_text_that_is_covered_is_counted_once(functions: list[tuple[int, int]], text: list[tuple[int, int]]) -> None:
+    """As overlap() counts it, one range after the other."""
+    functions.sort()
+    starts, sizes = (np.array([row[place] for row in functions], dtype=np.int64) for place in (0, 1))
+    ranges = [(start, start + size) for start, size in text]
+    assert overlap(ranges, [(start, start + size) for start, size in functions]) == covered(starts, sizes, ranges)

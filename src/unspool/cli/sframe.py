@@ -11,9 +11,13 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unspool.errors import BadInput, BadRequest, NoSuchTarget
 from unspool.formats.elf import Elf
+
+if TYPE_CHECKING:
+    from unspool.toolkit.embed import Part
 
 EXAMPLES = """examples:
   unspool sframe show ./prog                 every row, as readelf --sframe prints it
@@ -56,8 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def open_elf(path: Path) -> Elf:
     """The file, read whole. Raises NoSuchTarget when it cannot be opened, BadInput when it is no ELF file."""
+    return Elf(_read(path), file=str(path))
+
+
+def _read(path: Path) -> bytes:
     try:
-        return Elf(path.read_bytes(), file=str(path))
+        return path.read_bytes()
     except OSError as error:
         message = f"{path}: {error.strerror}"
         raise NoSuchTarget(message) from None
@@ -112,10 +120,11 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _make(arguments: argparse.Namespace) -> int:
     from unspool.toolkit import check, make
 
-    elf = open_elf(arguments.file)
-    made = make.make(elf, arguments.file.read_bytes(), apart=arguments.detached)
-    _write(arguments.output, arguments.file, made.data, executable=not arguments.detached)
-    names = sorted(check.functions(elf))
+    data = _read(arguments.file)
+    elf = Elf(data, file=str(arguments.file))
+    made = make.make(elf, data, apart=arguments.detached)
+    _write(arguments.output, arguments.file, made.parts, executable=not arguments.detached)
+    names = sorted(check.functions(elf)) if made.skipped else []
     skipped = sorted(made.skipped, key=lambda skipped: skipped.start - skipped.end)
     shown = skipped if arguments.all else skipped[:MOST_SHOWN]
     if arguments.json:
@@ -139,7 +148,7 @@ def _name(names: list[tuple[int, int, str]], address: int) -> str | None:
     return names[index][2]
 
 
-def _write(output: Path, source: Path, data: bytes, *, executable: bool) -> None:
+def _write(output: Path, source: Path, parts: Iterable[Part], *, executable: bool) -> None:
     """Write the file whole or not at all: a temporary file in its folder, then one rename. An existing file is replaced."""
     if output.exists() and output.samefile(source):
         message = f"{output} is the input: it is mapped by what runs it"
@@ -147,7 +156,7 @@ def _write(output: Path, source: Path, data: bytes, *, executable: bool) -> None
     try:
         descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, no path
-            file.write(data)
+            file.writelines(parts)
             os.fchmod(file.fileno(), source.stat().st_mode & 0o777 if executable else 0o644)
         Path(name).rename(output)
     except OSError as error:

@@ -48,7 +48,8 @@ def lay_out(frames: FrameSection, data: bytes, address: int) -> Laid | None:
     found = frame_rows(data, frames.start)
     if found is None or not len(found):
         return None
-    rows = found[np.argsort(found["function"], kind="stable")]
+    function = found["function"]
+    rows = found if (function[1:] >= function[:-1]).all() else found[np.argsort(function, kind="stable")]
     first = _firsts(rows["function"])
     starts, ends = rows["function"][first], rows["function_end"][first]
     if (starts[1:] < ends[:-1]).any():
@@ -92,10 +93,20 @@ def _rules(rows: Array) -> tuple[list[FrameRule | None], Array]:
     import numpy as np
 
     words = rows.view("<u8").reshape(len(rows), -1)
-    offsets, by_offset = np.unique(words[:, 4], return_inverse=True)
-    _, by_kind = np.unique(words[:, 5], return_inverse=True)
-    _, first, which = np.unique(by_kind * len(offsets) + by_offset, return_index=True, return_inverse=True)
-    return [_rule(rows[index]) for index in first], which
+    (offsets, by_offset), (_, by_kind) = _distinct(words[:, 4]), _distinct(words[:, 5])
+    pairs, which = _distinct(by_kind * len(offsets) + by_offset)
+    example = np.empty(len(pairs), dtype=np.int64)
+    example[which] = np.arange(len(which))
+    return [_rule(rows[index]) for index in example], which
+
+
+def _distinct(values: Array) -> tuple[Array, Array]:
+    """The different values, sorted, and each one's place among them: a sort and a search, where np.unique sorts places too."""
+    import numpy as np
+
+    ordered = np.sort(values)
+    distinct = ordered[_is_first(ordered)]
+    return distinct, np.searchsorted(distinct, values)
 
 
 def _rule(row: np.void) -> FrameRule | None:
@@ -136,14 +147,31 @@ def _assemble(rows: Array, which: Array, rules: list[FrameRule], dense: list[int
     attribute = at[first] - ATTRIBUTE_SIZE
     for byte, value in enumerate((counts & 0xFF, counts >> 8, kind, flex * int(FdeType.FLEX))):
         area[attribute + byte] = value
-    offset = rows["start"] - rows["function"]
-    for byte in range(4):
-        there = width > byte
-        area[at[there] + byte] = (offset[there] >> np.uint64(8 * byte)) & np.uint64(0xFF)
-    for byte in range(int(lengths.max(initial=0))):
-        there = lengths[column] > byte
-        area[(at + width)[there] + byte] = payload[column[there], byte]
+    _put_starts(area, at, width, (rows["start"] - rows["function"]).astype("<u4"))
+    _put_payloads(area, at + width, payload, (lengths, column))
     return _with_others(area.tobytes(), (starts, sizes, attribute), (len(rows), others), address)
+
+
+def _put_starts(area: Array, at: Array, width: Array, start: Array) -> None:
+    """Each row's start within its function, in 1, 2 or 4 bytes."""
+    import numpy as np
+
+    raw = start.view(np.uint8).reshape(-1, 4)
+    area[at] = raw[:, 0]
+    for byte in (1, 2, 3):
+        there = np.flatnonzero(width > byte)
+        area[at[there] + byte] = raw[there, byte]
+
+
+def _put_payloads(area: Array, at: Array, payload: Array, of_rows: tuple[Array, Array]) -> None:
+    """Each row's bytes behind its start, one byte of all rows at a time; rows that have no more of them drop out."""
+    lengths, column = of_rows
+    shortest, longest = (int(bound) for bound in (lengths[column].min(initial=LONGEST), lengths.max(initial=0)))
+    for byte in range(longest):
+        if byte >= shortest:
+            more = lengths[column] > byte
+            at, column = at[more], column[more]
+        area[at + byte] = payload[:, byte][column]
 
 
 def _payloads(rules: list[FrameRule]) -> tuple[Array, Array]:

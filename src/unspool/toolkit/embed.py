@@ -15,8 +15,11 @@ from unspool.toolkit.sections import PT_GNU_SFRAME, SHT_GNU_SFRAME
 
 PAGES = {183: 0x10000}
 """The largest page size by e_machine (AArch64 has 64 KB pages), 4 KB where none is given."""
-PHDR, SHDR, ALIGN = 56, 64, 8
+EHDR, PHDR, SHDR, ALIGN = 64, 56, 64, 8
 PF_R, SHF_ALLOC = 4, 2
+
+
+Part = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,8 @@ def elf_size(elf: Elf) -> int:
     return max(ends)
 
 
-def embed(elf: Elf, data: bytes, place: Room, sframe: bytes) -> bytes:
-    """The file `data` (read as `elf`) with the section at `place`."""
+def embed(elf: Elf, data: bytes, place: Room, sframe: bytes) -> tuple[Part, ...]:
+    """The file `data` (read as `elf`) with the section at `place`, in parts: what stays is not copied, for it is most of the file."""
     sign = "<" if elf.layout.byte_order == "little" else ">"
     sections, names = _section_headers(elf, data)
     body = bytearray(place.headers) + sframe
@@ -82,15 +85,13 @@ def embed(elf: Elf, data: bytes, place: Room, sframe: bytes) -> bytes:
         body += b"".join(sections)
     table = _program_headers(elf, data, sign, place, (loaded, len(sframe)))
     body[: len(table)] = table
-    out = bytearray(data)
-    out += bytes(place.offset - len(out))
-    out += body
-    struct.pack_into(f"{sign}Q", out, 0x20, place.offset)
-    struct.pack_into(f"{sign}H", out, 0x38, len(table) // PHDR)
+    head = bytearray(data[:EHDR])
+    struct.pack_into(f"{sign}Q", head, 0x20, place.offset)
+    struct.pack_into(f"{sign}H", head, 0x38, len(table) // PHDR)
     if sections:
-        struct.pack_into(f"{sign}Q", out, 0x28, sections_at)
-        struct.pack_into(f"{sign}H", out, 0x3C, len(sections))
-    return bytes(out)
+        struct.pack_into(f"{sign}Q", head, 0x28, sections_at)
+        struct.pack_into(f"{sign}H", head, 0x3C, len(sections))
+    return head, memoryview(data)[EHDR:], bytes(place.offset - len(data)), body
 
 
 def _program_headers(elf: Elf, data: bytes, sign: str, place: Room, sizes: tuple[int, int]) -> bytes:

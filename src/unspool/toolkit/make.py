@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from unspool.errors import BadInput, Unsupported
 from unspool.formats.dwarf.cfi import FrameSection
@@ -12,15 +13,18 @@ from unspool.formats.sframe import Abi, encode
 from unspool.model.memory import Bytes
 from unspool.toolkit.bulk import Laid, lay_out
 from unspool.toolkit.convert import MACHINES, Skipped, convert
-from unspool.toolkit.embed import detached, embed, room
-from unspool.toolkit.stats import overlap, text_ranges
+from unspool.toolkit.embed import Part, detached, embed, room
+from unspool.toolkit.stats import merged, text_ranges
+
+if TYPE_CHECKING:
+    from unspool.toolkit.bulk import Array
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The new file, the section's size in bytes, and what the section covers and leaves out."""
+    """The new file in parts, the section's size in bytes, and what the section covers and leaves out."""
 
-    data: bytes
+    parts: tuple[Part, ...]
     sframe_size: int
     eh_frame_size: int
     functions: int
@@ -55,7 +59,7 @@ def make(elf: Elf, data: bytes, *, apart: bool = False) -> Made:
     except BadInput as error:
         raise error.within(elf.file) from None
     sframe = laid.section
-    out = detached(elf, place.sframe_address, sframe, elf.build_id or "") if apart else embed(elf, data, place, sframe)
+    out = (detached(elf, place.sframe_address, sframe, elf.build_id or ""),) if apart else embed(elf, data, place, sframe)
     text = text_ranges(elf)
     return Made(
         out,
@@ -64,7 +68,7 @@ def make(elf: Elf, data: bytes, *, apart: bool = False) -> Made:
         len(laid.starts),
         laid.rows,
         sum(end - start for start, end in text),
-        overlap(text, zip(laid.starts.tolist(), (laid.starts + laid.sizes).tolist(), strict=True)),
+        covered(laid.starts, laid.sizes, text),
         laid.skipped,
     )
 
@@ -82,6 +86,26 @@ def _laid(elf: Elf, frames: FrameSection, abi: Abi, address: int) -> Laid:
     starts, sizes = np.array([fde.start for fde in found.fdes]), np.array([fde.size for fde in found.fdes])
     rows = sum(len(fde.fres) for fde in found.fdes)
     return Laid(encode(found.fdes, abi, address), rows, starts, sizes, tuple(found.skipped))
+
+
+def covered(starts: Array, sizes: Array, ranges: Iterable[tuple[int, int]]) -> int:
+    """How many addresses of the ranges lie in functions of those starts, sorted, and sizes."""
+    import numpy as np
+
+    if not len(starts):
+        return 0
+    ends = np.maximum.accumulate(starts + sizes)
+    begins = np.ones(len(ends), dtype=bool)
+    begins[1:] = starts[1:] > ends[:-1]
+    first = np.flatnonzero(begins)
+    start, end = starts[first], ends[np.append(first[1:], len(ends)) - 1]
+    before = np.cumsum(end - start) - (end - start)
+
+    def below(address: int) -> int:
+        place = int(np.searchsorted(start, address, side="right")) - 1
+        return 0 if place < 0 else int(before[place] + min(address, int(end[place])) - start[place])
+
+    return sum(below(to) - below(since) for since, to in merged(ranges))
 
 
 def lines(made: Made) -> Iterator[str]:
