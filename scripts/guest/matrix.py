@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "src"), str(ROOT / "tests" / "guest")]
 
+import holds  # noqa: E402
 from guest_machines import GuestMachine, Wanted, boot, command_line, fetched, initramfs_of  # noqa: E402
 from target_programs import Programs  # noqa: E402
 from test_stack_guest import compared  # noqa: E402
@@ -97,6 +98,7 @@ def page(bench: Bench) -> Iterator[str]:
         ("Kernels", kernels),
         ("Three guests at once, one rebooted and one killed", three),
         ("What sampling costs the guest", overhead),
+        ("One hold", one_hold),
         ("A Debian kernel that boots under KVM", kvm),
     ):
         print(title, flush=True)
@@ -254,6 +256,12 @@ def wait_for_samples(path: Path, guests: int) -> None:
             if recording.rows("SELECT count(DISTINCT guest) FROM samples JOIN processes USING (process)")[0][0] >= guests:
                 return
         time.sleep(0.2)
+
+
+def one_hold(bench: Bench) -> Iterator[str]:
+    """What each back end's hold costs."""
+    with bench.guest("stable") as machine:
+        yield from holds.holds(machine)
 
 
 def kvm(bench: Bench) -> Iterator[str]:
