@@ -119,7 +119,9 @@ def test_nothing_that_exists_is_overwritten(tmp_path: Path) -> None:
     path.write_text("precious")
     link = tmp_path / "link.unspool"
     link.symlink_to(path)
-    for taken in (path, link):
+    folder = tmp_path / "folder.unspool"
+    folder.mkdir()
+    for taken in (path, link, folder):
         for replace in (False, True):
             with pytest.raises(RecordingError) as caught:
                 Writer(taken, HEADER, replace=replace)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from unspool.cli.printable import printable
-from unspool.model.verdict import Stop, Verdict
+from unspool.model.verdict import Stop, Trust, Verdict
 from unspool.session.recording import Progress
 
 if TYPE_CHECKING:
@@ -69,6 +69,12 @@ def guest_line(guest: GuestTotals, seconds: float) -> str:
         times = f"median {guest.median * 1000:.2f} ms, longest {guest.longest * 1000:.1f} ms"
         parts.append(f"held {guest.held / seconds:.1%} of the time ({times})")
     parts.append(f"{guest.registers_by}, {guest.rate:.0f} Hz at the end")
+    if guest.method is not Trust.ORC:
+        parts.append(f"kernel stacks guessed by {guest.method.label}")
+    if guest.missing:
+        # Kernels without ORC were built with frame pointers (arch/x86/Kconfig.debug), but nothing is guessed unasked.
+        guess = "; --guest-method frame-pointer guesses" if "(ORC)" in guest.missing and guest.method is Trust.ORC else ""
+        parts.append(printable(guest.missing) + guess)
     if guest.ended:
         parts.append(f"ended: {printable(guest.ended)}")
     return "; ".join(parts)

@@ -89,12 +89,14 @@ def _remove_recording(path: Path) -> None:
         return
     except OSError as error:
         raise RecordingError(f"{path} cannot be replaced: {error.strerror}", hint="Choose another name with -o.") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        is_file = stat.S_ISREG(status.st_mode)
-        head = file.read(MAGIC_OFFSET + len(MAGIC)) if is_file else b""
+    try:
+        # Python makes no file object of a directory, and reading a device may wait for ever.
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        head = os.pread(descriptor, MAGIC_OFFSET + len(MAGIC), 0) if is_file else b""
+    finally:
+        os.close(descriptor)
     # A recorder that was killed before its first commit leaves an empty file.
-    if head[MAGIC_OFFSET:] != MAGIC and not (is_file and not status.st_size):
+    if head[MAGIC_OFFSET:] != MAGIC and not (is_file and not head):
         raise RecordingError(f"{path} exists and is not a recording", hint="Choose another name with -o.")
     # The log goes first: a file without its log is still a recording, a log without its file is in the way.
     wal_of(path).unlink(missing_ok=True)
