@@ -99,3 +99,13 @@ def test_another_exception_at_the_same_place_has_the_row_of_its_instruction() ->
     words = [at(kernel, "asm_exc_page_fault"), *registers(kernel, sp), *callers, *USER]
     found = KernelUnwinder(kernel).unwind(kernel.thread(at(kernel, "exc_int3", 3), TASK_TOP - 8 * len(words), words))
     assert (["exc_int3", "asm_exc_page_fault", "behind", *CALLERS], Stop.END_KERNEL_ENTRY, Stop.NONE, None) == said(kernel, found)
+
+
+@pytest.mark.parametrize("name", ["arch_rethook_trampoline", "return_to_handler"])
+def test_at_a_trampolines_first_instruction_the_return_address_is_gone(name: str) -> None:
+    """The probed function has returned there, and its caller keeps nothing on the stack: on top lies that caller's own return address."""
+    kernel = probed()
+    trampoline = kernel.function(name, call(8))
+    words = [at(kernel, "main"), at(kernel, CALLERS[-1]), *USER]
+    found = KernelUnwinder(kernel).unwind(kernel.thread(trampoline, TASK_TOP - 8 * len(words), words))
+    assert ([name], Stop.RA_REWRITTEN, Stop.RA_REWRITTEN, 0) == said(kernel, found)

@@ -147,6 +147,9 @@ class _Walk:
 
     def _move(self, site: KernelSite, cfa: int | Miss, index: int) -> bool:
         """Move to the caller; False when the walk ended instead."""
+        if site.exact and self.sites.is_rewritten(site.ip):
+            # The word that led here is off the stack, and what lies there now is the caller's own.
+            return self._end(Stop.RA_REWRITTEN)
         if isinstance(site.rule, Miss):
             return self._guess(site, site.rule, index)
         if site.end:
