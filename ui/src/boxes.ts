@@ -23,21 +23,21 @@ export class Boxes {
     this.left = new Float64Array(count);
     this.suspect = new Uint8Array(count);
     this.suspectBefore = new Uint32Array(count + 1);
-    this.total = Float64Array.from(data.total);
-    this.own = Float64Array.from(data.own);
-    this.fn = Int32Array.from(data.function);
+    // Not `from`, which goes through an iterator: five times as long for 100,000 boxes.
+    const total = (this.total = new Float64Array(data.total)), fn = (this.fn = new Int32Array(data.function));
+    this.own = new Float64Array(data.own);
+    const { parent, depth, left, suspect, suspectBefore } = this, given = data.parent, lefts = data.left;
     const next = new Float64Array(count);
     const mark = Uint8Array.from(data.kind, (kind) => (kind === "mark" ? 1 : 0));
-    if (count) this.parent[0] = -1;
+    if (count) parent[0] = -1;
     for (let box = 1; box < count; box++) {
-      const above = (this.parent[box] = box - data.parent[box]!);
-      this.depth[box] = this.depth[above]! + 1;
-      if (this.depth[box] === this.levels.length) this.levels.push(box);
-      this.left[box] = data.left ? data.left[box]! : next[above]!;
-      next[above]! += this.total[box]!;
-      next[box] = this.left[box]!;
-      this.suspect[box] = this.suspect[above] || mark[this.fn[box]!] ? 1 : 0;
-      this.suspectBefore[box + 1] = this.suspectBefore[box]! + this.suspect[box]!;
+      const above = (parent[box] = box - given[box]!), place = lefts ? lefts[box]! : next[above]!;
+      depth[box] = depth[above]! + 1;
+      if (depth[box] === this.levels.length) this.levels.push(box);
+      left[box] = next[box] = place;
+      next[above]! += total[box]!;
+      suspect[box] = suspect[above]! | mark[fn[box]!]!;
+      suspectBefore[box + 1] = suspectBefore[box]! + suspect[box]!;
     }
     this.levels.push(count);
   }

@@ -31,7 +31,7 @@ interface Level { level: number; top: number; scale: number; letter: number }
 
 function paintLevel(context: CanvasRenderingContext2D, boxes: Boxes, seen: Window, at: Level): number {
   const end = boxes.levels[at.level + 1]!;
-  let box = boxes.firstAt(at.level, seen.from), drawn = 0;
+  let box = boxes.firstAt(at.level, seen.from), drawn = 0, run: Run | null = null;
   while (box < end && boxes.left[box]! < seen.to) {
     drawn++;
     const x = Math.max(0, (boxes.left[box]! - seen.from) * at.scale);
@@ -40,24 +40,37 @@ function paintLevel(context: CanvasRenderingContext2D, boxes: Boxes, seen: Windo
       // Boxes too narrow to be told apart become one pixel; the next box to look at lies beyond it.
       const next = Math.min(end, Math.max(box + 1, boxes.firstAt(at.level, seen.from + (x + 1) / at.scale)));
       // On whole pixels: half of two would be too pale to be seen.
-      paintNarrow(context, boxes, seen, { from: box, to: next, x: Math.floor(x), top: at.top });
+      const colour = narrowColour(boxes, seen, box, next), left = Math.floor(x), cut = boxes.anySuspect(box, next);
+      if (run && run.colour === colour && run.cut === cut && run.right === left) run.right++;
+      else { paintRun(context, run, at.top); run = { left, right: left + 1, colour, cut }; }
       box = next;
       continue;
     }
+    paintRun(context, run, at.top);
+    run = null;
     paintBox(context, boxes, seen, { box, x, width: right - x, top: at.top, letter: at.letter });
     box++;
   }
+  paintRun(context, run, at.top);
   return drawn;
 }
 
-// Grey, as several kinds may be in it, or in the order of time the colour of what ran; what is looked for and what is cut shows all the same.
-function paintNarrow(context: CanvasRenderingContext2D, boxes: Boxes, seen: Window, at: { from: number; to: number; x: number; top: number }): void {
-  const grey = seen.dark ? "#555" : "#bbb", match = boxes.anyHit(at.from, at.to);
-  context.fillStyle = match ? (seen.dark ? MATCH.dark : MATCH.light) : boxes.data.left ? colour(boxes, seen, at.from) : grey;
-  context.fillRect(at.x, at.top, 1, ROW - 1);
-  if (!boxes.anySuspect(at.from, at.to)) return;
+// Narrow boxes side by side that look alike: one rectangle.
+interface Run { left: number; right: number; colour: string; cut: boolean }
+
+// Grey, as several kinds may be in it, or in the order of time the colour of what ran; what is looked for shows all the same.
+function narrowColour(boxes: Boxes, seen: Window, from: number, to: number): string {
+  if (boxes.anyHit(from, to)) return seen.dark ? MATCH.dark : MATCH.light;
+  return boxes.data.left ? colour(boxes, seen, from) : seen.dark ? "#555" : "#bbb";
+}
+
+function paintRun(context: CanvasRenderingContext2D, run: Run | null, top: number): void {
+  if (!run) return;
+  context.fillStyle = run.colour;
+  context.fillRect(run.left, top, run.right - run.left, ROW - 1);
+  if (!run.cut) return;
   context.fillStyle = HATCH;
-  context.fillRect(at.x, at.top + ROW - 4, 1, 3);
+  context.fillRect(run.left, top + ROW - 4, run.right - run.left, 3);
 }
 
 interface Spot { box: number; x: number; width: number; top: number; letter: number }

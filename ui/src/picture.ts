@@ -47,11 +47,14 @@ export class Picture {
   }
   size(): void {
     const ratio = window.devicePixelRatio || 1, { clientWidth: width, clientHeight: height } = this.view;
-    this.canvas.width = Math.round(width * ratio);
-    this.canvas.height = Math.round(height * ratio);
+    this.spacer.style.height = `${Math.max(0, this.boxes.rows * ROW - height)}px`;
+    const across = Math.round(width * ratio), down = Math.round(height * ratio);
+    // Setting a canvas's size empties it, also where it has that size; that is how the observer of sizes begins.
+    if (this.canvas.width === across && this.canvas.height === down) return;
+    this.canvas.width = across;
+    this.canvas.height = down;
     this.canvas.style.width = `${width}px`;
     this.canvas.style.height = `${height}px`;
-    this.spacer.style.height = `${Math.max(0, this.boxes.rows * ROW - height)}px`;
     this.canvas.getContext("2d")!.setTransform(ratio, 0, 0, ratio, 0, 0);
     this.draw();
   }
