@@ -2,14 +2,14 @@
 import { useEffect, useRef } from "preact/hooks";
 
 const KEYS: [string, string][] = [
-  ["/ or Ctrl-F", "search; Esc in the field ends it"],
+  ["/ or Ctrl-F", "search; Enter goes to the next match, Esc ends it"],
   ["1 2 3 4 5 6", "flame graph, table, sandwich, data quality, flame chart, difference"],
-  ["W S", "zoom in and out"],
-  ["A D", "move left and right"],
+  ["W S, + -", "zoom in and out"],
+  ["A D, drag", "move left and right"],
   ["arrows", "go from box to box, in a table from row to row"],
   ["Enter, click", "zoom to a box; in a table open the function"],
   ["double click", "callers and callees of a function"],
-  ["Esc", "the whole picture"],
+  ["Esc, 0", "the whole picture"],
   ["Ctrl + wheel", "zoom at the mouse"],
   ["I", "flames upwards or downwards"],
   ["V", "begin with what ran, or with what called it"],
