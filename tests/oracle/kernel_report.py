@@ -32,7 +32,7 @@ def line(row: Row) -> str:
     """The scores for the terminal, with the first states that are worth a look."""
     tally = row.tally
     if row.failure:
-        return f"{row.machine}: {row.workload}: NOT MEASURED: {row.failure}"
+        return f"{row.kernel}: {row.machine}: {row.workload}: NOT MEASURED: {row.failure}"
     taken = f"{tally.steps} steps in {row.seconds:.0f} s, {tally.states} states ({tally.open} open, {tally.undecided} undecided)"
     scored = f"exact {_percent(tally.exact, tally.states)}, reliable {_percent(tally.reliable, tally.states)}"
     others = f"reliable and not exact {tally.reliable_inexact}, user registers {tally.user_same} same {tally.user_differs} other, asleep "
@@ -80,7 +80,7 @@ def document(rows: list[Row], per_pc: int) -> str:
             "| kernel | machine | workload | steps | states | exact | false reliable | reliable | of time | exact, not called reliable |",
             "|---|---|---|---|---|---|---|---|---|---|",
             *(_row(row) for row in done),
-            *(f"\nNot measured: {row.machine}, {row.workload}: {row.failure}" for row in rows if row.failure),
+            *(f"\nNot measured: {row.kernel}, {row.machine}, {row.workload}: {row.failure}" for row in rows if row.failure),
             "",
             "## Why stacks are not called reliable",
             "",
