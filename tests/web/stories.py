@@ -51,6 +51,21 @@ def crowded(path: Path) -> Path:
     return path
 
 
+def many_causes(path: Path) -> Path:
+    """Nine stacks, each cut by another library."""
+    with Writer(path, HEADER) as writer:
+        scene = Scene(writer)
+        process = writer.process(30, 5, "demo", "/usr/bin/demo")
+        thread = writer.thread(process, 30, "demo")
+        for index in range(9):
+            library = f"lib{index}.so"
+            scene.modules[library] = writer.module(f"/usr/lib/{library}", f"{index}" * 40)
+            stack = scene.stack(scene.frame("run", library), stop=Stop.NO_UNWIND_INFO, cause=library)
+            writer.sample(MONOTONIC + index, process, thread, 0, "cpu", "", 1, stack)
+        writer.finish(SECOND)
+    return path
+
+
 def hostile(path: Path) -> Path:
     """Every name in it is markup."""
     with Writer(path, HEADER) as writer:

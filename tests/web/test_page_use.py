@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from store.recordings import small
 from web.page import Show, canvas, click_box, drawn, text
 from web.serving import Server, serving
-from web.stories import LONG, crowded, empty
+from web.stories import LONG, crowded, empty, many_causes
 
 from unspool.cli.main import main as unspool
 
@@ -319,3 +319,40 @@ def test_two_pages_at_once_do_not_share_their_state(show: Show) -> None:
                 driver.switch_to.window(handle)
                 driver.close()
         driver.switch_to.window(first)
+
+
+def test_the_flame_chart_says_the_time(show: Show) -> None:
+    driver = drawn(show("view=chart"))
+    wait_for(driver, lambda found: {"0.4 s", "0.6 s"} <= set(canvas(found, "times").split(", ")))
+    click_box(driver, 0.5, 1).perform()
+    for _ in range(6):
+        press(driver, "w")
+    wait_for(driver, lambda found: any(len(time) > len("0.40 s") - 1 for time in canvas(found, "times").split(", ")))
+    driver = drawn(show(""))
+    assert not canvas(driver, "times"), "a flame graph has none"
+
+
+def test_scrolling_through_a_table_does_not_sort_it_again(browser: webdriver.Chrome, full: Server) -> None:
+    driver = opened(browser, full, "view=table&sort=function")
+    wait_for(driver, lambda found: text(found, "#functions td.name") == "hay0")
+    driver.execute_script(
+        "window.compared = 0; const real = String.prototype.localeCompare;"
+        "String.prototype.localeCompare = function (...all) { window.compared++; return real.apply(this, all); };"
+        "document.getElementById('functions').scrollTop = 30000"
+    )
+    wait_for(driver, lambda found: text(found, "#functions tr.pick td.name") not in {"", "hay0"})
+    assert 0 == driver.execute_script("return window.compared")
+    driver.find_element(By.XPATH, "//th/button[starts-with(., 'Function')]").click()
+    wait_for(driver, lambda found: found.execute_script("return window.compared") > 0)
+
+
+def test_every_file_that_cuts_stacks_can_be_chosen(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    with serving(many_causes(tmp_path / "a.unspool")) as running:
+        driver = opened(browser, running, "view=quality")
+        wait_for(driver, lambda found: text(found, "#causes summary") == "3 more")
+        driver.find_element(By.CSS_SELECTOR, "#causes summary").click()
+        last = driver.find_elements(By.CSS_SELECTOR, "#causes details button")[-1]
+        name = last.text
+        last.click()
+        wait_for(driver, lambda found: text(found, "#summary").startswith("1 sample of 9"))
+        assert [f"/usr/lib/{name}"] == state_of(driver)["module"]

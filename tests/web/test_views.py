@@ -176,6 +176,9 @@ def test_quality_says_what_is_proved_and_what_mends_the_rest(server: Server) -> 
         (cause["stop"], cause["samples"], cause["modules"]) for cause in cut
     ]
     assert cut[0]["advice"]
+    assert [("no-unwind-info", 1, cut[0]["advice"])] == [
+        (reason["stop"], reason["samples"], reason["advice"]) for reason in found["reasons"]
+    ]
     assert [("/usr/lib/libfoo.so", 1)] == [(row["path"], row["own"]) for row in found["unnamed"]]
     assert "debug symbols" in found["unnamed"][0]["advice"]
 

@@ -10,6 +10,7 @@ export interface Names { name: string[]; module: string[]; kind: string[]; place
 export interface TreeData extends Names {
   parent: number[]; function: number[]; own: number[]; total: number[]; left_out: number;
   before?: number[]; after?: number[]; left?: number[];
+  start_s?: number; // of a chart: when its first sample was taken
 }
 export interface FunctionsData extends Names { own: number[]; total: number[]; machine: string[]; weight: number }
 export interface SandwichData { callers: TreeData; callees: TreeData; weight: number }

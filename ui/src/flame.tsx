@@ -122,7 +122,7 @@ export function Flame(properties: FlameProperties) {
     <section class="flame">
       <div class="view" ref={view} tabIndex={0} role="application" aria-label={`${properties.label}. Arrow keys move, Enter zooms, Escape shows the whole picture.`}
         onMouseMove={hover} onMouseLeave={leave} onClick={click} onDblClick={pick} onWheel={wheel} onScroll={() => picture.current?.draw()} onKeyDown={key}>
-        <canvas ref={canvas} />
+        <canvas ref={canvas} aria-hidden="true" />
         <div ref={spacer} />
       </div>
       <output class="detail" ref={detail} aria-live="polite" />

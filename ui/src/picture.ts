@@ -1,6 +1,6 @@
 // What is seen of a call tree: which part, which box the mouse and the keys are on, and how both are moved.
 import { Boxes } from "./boxes";
-import { ROW, type Window, levelAt, paint, rowTop } from "./painter";
+import { ROW, type Window, levelAt, paint, paintTimes, rowTop } from "./painter";
 import { isDark } from "./theme";
 import { count, file, percent, points, samples } from "./words";
 
@@ -64,7 +64,8 @@ export class Picture {
     requestAnimationFrame(() => { this.waiting = false; this.now(); });
   }
   now(): void {
-    const drawn = paint(this.canvas.getContext("2d")!, this.boxes, this.seen());
+    const context = this.canvas.getContext("2d")!, drawn = paint(context, this.boxes, this.seen()), begin = this.boxes.data.start_s;
+    if (begin !== undefined && this.to > this.from) this.canvas.dataset["times"] = paintTimes(context, this.boxes, this.seen(), begin).join(", ");
     // When the picture first stood on the screen, in milliseconds from the visit: bench/page.py reads it.
     this.canvas.dataset["painted"] ??= performance.now().toFixed(1);
     Object.assign(this.canvas.dataset, { boxes: String(this.boxes.count), drawn: String(drawn), focus: String(this.focus), width: String(this.to - this.from) });

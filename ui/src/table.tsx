@@ -1,6 +1,6 @@
 // A table of any length: only the rows on the screen are in the document.
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 export interface Column { id: string; title: string; number?: boolean; wide?: boolean; cell: (row: number) => ComponentChildren; value: (row: number) => number | string }
 
@@ -26,11 +26,11 @@ export function Table({ id, rows, columns, sort, label, onSort, onPick, share }:
   const [by, reverse] = sort.startsWith("-") ? [sort.slice(1), true] : [sort, false];
   const column = columns.find((one) => one.id === by) ?? columns[0]!;
   // Numbers begin with the largest, names with A; the minus turns it around.
-  const ordered = [...rows].sort((one, two) => {
+  const ordered = useMemo(() => [...rows].sort((one, two) => {
     const first = column.value(one), second = column.value(two);
     const order = column.number ? (second as number) - (first as number) : String(first).localeCompare(String(second));
     return (reverse ? -order : order) || one - two;
-  });
+  }), [rows, sort]);
   const start = Math.max(0, Math.floor(seen.top / HEIGHT) - SPARE);
   const shown = ordered.slice(start, start + Math.ceil(seen.height / HEIGHT) + 2 * SPARE);
   // The keys of a list: the row is chosen by its place, and Enter does what a click does.

@@ -1,6 +1,7 @@
 // Samples over time, stacked by verdict, process or CPU; dragging over it chooses a time.
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { TimelineData } from "./api";
+import { ticks } from "./axis";
 import { useData } from "./data";
 import { HATCHED, SERIES, VERDICTS } from "./palette";
 import { type State, change } from "./state";
@@ -125,12 +126,10 @@ function stripes(context: CanvasRenderingContext2D, x: number, top: number, widt
 }
 
 function axis(context: CanvasRenderingContext2D, seconds: number, width: number, floor: number): void {
-  const rough = seconds / Math.max(2, width / 110), unit = 10 ** Math.floor(Math.log10(rough));
-  const step = unit * ([1, 2, 5, 10].find((factor) => factor * unit >= rough) ?? 10);
+  const { step, digits } = ticks(0, seconds, width);
   context.fillStyle = isDark() ? "#a9adb5" : "#5b5b5b";
   context.font = "10.5px system-ui, sans-serif";
   context.textBaseline = "bottom";
-  const digits = Math.max(0, -Math.floor(Math.log10(step)));
   for (let at = 0; at <= seconds; at += step) {
     const x = (at / seconds) * width;
     context.fillRect(x, floor, 1, 3);

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { TreeData } from "../src/api";
+import { ticks } from "../src/axis";
 import { Boxes } from "../src/boxes";
 import { changeColour } from "../src/palette";
 import { exactly, file, matcher, percent, points, samples, unpattern } from "../src/words";
@@ -181,4 +182,13 @@ test("what is seen of a box is in the state at once, in the address when it rest
   assert.deepEqual(addresses, ["#focus=3", "#focus=3&part=0.2%2C0.3", "#view=table"]);
   change({ focus: "4", part: "0.5,0.6" });
   assert.equal(state().get("part"), "0.5,0.6");
+});
+
+test("times stand at round numbers, inside what is seen, and not too close", () => {
+  for (const [from, to] of [[0, 8], [0.0123, 0.0127], [99.5, 160], [3, 3.000004], [0, 3600]] as const) {
+    const { first, step, digits } = ticks(from, to, 1300);
+    assert.ok(first >= from - 1e-9 && first < from + step, `${from} ${first}`);
+    assert.ok((to - from) / step <= 13 && (to - from) / step >= 4, `${from} to ${to}: ${step}`);
+    assert.notEqual(first.toFixed(digits), (first + step).toFixed(digits));
+  }
 });
