@@ -32,9 +32,7 @@ ALWAYS_INLINE u32 is_entry_code(const struct walk *w, u64 ip) {
     return w->interpreter_entry && ip - w->interpreter_entry <= ENTRY_CODE;
 }
 
-// A thread's first instructions reach this far behind the system call that made it, ...
-#define BIRTH_CODE 64
-// ... and take at most this much off its stack: clone() of glibc passes the function and its argument there.
+// What a thread's first instructions take off its stack at most: clone() of glibc passes the function and its argument there.
 #define BIRTH_TAKEN 16
 #define BIRTH_ALIGNED 15
 
@@ -71,9 +69,11 @@ ALWAYS_INLINE u32 end_without_row(struct walk *w) {
     return STOP_END_PROCESS_ENTRY;
 }
 
-// Whether the CFA in w->cfa is where a thread's stack begins: right below its TLS, in the same mapping.
+// Whether the CFA in w->cfa is where a thread's stack begins: right below its TLS, in the same mapping. Code that no system call stands before is not where
+// a thread begins, whatever its row says.
 ALWAYS_INLINE u32 is_thread_base(struct walk *w) {
     u64 top = w->thread_pointer;
+    if (!(w->row.flags & ROW_BIRTH)) return 0;
     if (!top || w->cfa > top || top - w->cfa > THREAD_TLS_MAX) return 0;
     home_stack_bounds(w);
     if (w->cfa - 1 < w->stack_low || w->cfa - 1 >= w->stack_high) return 0;

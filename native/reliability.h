@@ -53,6 +53,24 @@ SHARED int follows_call(struct walk *w, u64 ra) {
     return (int)ends_in_call(bytes);
 }
 
+// ---- where threads begin
+
+// A thread's first instructions reach this far behind the system call that made it.
+#define BIRTH_CODE 64
+
+// Whether a `syscall` instruction (0f 05) lies in the BIRTH_CODE bytes before `pc`: 1 or 0, or a negative stop that may pass.
+SHARED int follows_syscall(struct walk *w, u64 pc) {
+    if (!w) return 0;
+    int after = 0;
+    for (u32 i = 1; i <= BIRTH_CODE; i++) {
+        int byte = code_byte(w, pc - i);
+        if (byte < 0) return is_passing(w->read_failed) ? -(int)w->read_failed : 0;
+        if (byte == 0x0f && after == 0x05) return 1;
+        after = byte;
+    }
+    return 0;
+}
+
 // ---- coroutine bases
 
 // glibc's __start_context begins with mov %rbx,%rsp; mov (%rsp),%rdi and is 26 bytes long.

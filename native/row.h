@@ -69,6 +69,7 @@ enum row_flag {
     ROW_COROUTINE = 256,   // a coroutine's base: nothing is returned to from here
     ROW_STOP = 512,        // there is no row; `stop` says why
     ROW_LOST_RBP = 2048,   // rbp is said to be where it points to, in a frame that runs and is not found through it: GCC is wrong there (docs/verdicts.md)
+    ROW_BIRTH = 4096,      // with ROW_OUTERMOST: a system call stands right before, so that a thread may begin here
     ROW_SFRAME = 1024,     // from an SFrame section: of the registers, the caller's rsp and rbp are all that is known
 };
 

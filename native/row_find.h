@@ -73,6 +73,16 @@ ALWAYS_INLINE int row_commit_mark(struct walk *w, u64 pc, u32 exact) {
     return 0;
 }
 
+// What only the code tells of the row in w->row: R9b's mark, and whether a thread may begin there; 0 or a stop that may pass.
+ALWAYS_INLINE int row_code_marks(struct walk *w, u64 pc) {
+    if (w->row.flags & ROW_OUTERMOST) {
+        int follows = follows_syscall(w, pc);
+        if (follows < 0) return -follows;
+        if (follows) w->row.flags |= ROW_BIRTH;
+    }
+    return row_commit_mark(w, pc, w->ip == pc);
+}
+
 // The row that SFrame gave (w->sframe) into w->row; of the CFI only R9b's part is asked, which SFrame does not know. `stop` says what the CFI has.
 ALWAYS_INLINE int row_of_sframe(struct walk *w, u64 pc, int stop) {
     if (is_passing((u32)stop)) return stop;
@@ -90,7 +100,7 @@ ALWAYS_INLINE int row_of_sframe(struct walk *w, u64 pc, int stop) {
     w->row.flags |= ROW_SFRAME;
     // A function without CFI cannot commit an exception: the unwinder that does reads its own CFI first.
     w->row.ehdata = stop ? 0 : cfi->row.ehdata;
-    return row_commit_mark(w, pc, w->ip == pc);
+    return row_code_marks(w, pc);
 }
 
 // What the module's SFrame section says of `pc`: 0 with the row in w->sframe, NO_UNWIND_INFO, or a stop that may pass.
@@ -136,7 +146,7 @@ ALWAYS_INLINE int row_at(struct walk *w, u64 pc) {
     }
     w->row = w->cfi.row;
     row_marks(w, pc);
-    return row_commit_mark(w, pc, w->ip == pc);
+    return row_code_marks(w, pc);
 }
 
 // Whether the row in w->row, of a return address that follows no call, says that the address is the very instruction: a trampoline to which a handler

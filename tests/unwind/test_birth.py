@@ -116,6 +116,20 @@ def test_assembly_that_hides_its_caller_is_no_end() -> None:
     assert Stop.END_UNEXPECTED is spawned.ends(spawned.at(spawned.leaf, [liar + 13, spawned.first + 9]))
 
 
+@pytest.mark.parametrize(
+    ("distance", "stop"), [(0, Stop.END_THREAD_ENTRY), (8, Stop.END_THREAD_ENTRY), (54, Stop.END_THREAD_ENTRY), (55, Stop.END_UNEXPECTED)]
+)
+def test_a_thread_begins_behind_a_system_call(distance: int, stop: Stop) -> None:
+    """Below the thread pointer too, code that only says that it has no caller is not believed: 64 bytes behind `syscall` at most."""
+    program = Program(text=bytearray(NOP * 14 + SYSCALL))
+    program.entry = 0
+    first = program.function(NOP * (distance + 4) + CALL + NOP * 7, undefined(RA))
+    leaf = program.function(NOP * 8 + RET)
+    # The lookup address lies `distance` + 8 bytes behind the system call, which has 2.
+    thread = program.thread(leaf, [first + distance + 9], ends=EntryPoints())
+    assert stop is both(replace(thread, registers=replace(thread.registers, thread_pointer=INITIAL_SP + 64))).stop
+
+
 def test_a_stack_among_the_creators_frames_is_no_end() -> None:
     """Those may be what the child returns to. A creator whose stack ends between the two stands on another one."""
     spawned = Spawned()

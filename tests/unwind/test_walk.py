@@ -155,8 +155,8 @@ class TestEnds:
         assert Stop.NO_UNWIND_INFO is unwind_user(program.thread(called, [start + 5])).stop
 
     def test_a_threads_first_frame_is_an_end_below_its_thread_pointer(self) -> None:
-        """clone3: RA undefined, and the thread's descriptor lies right above."""
-        chain = Chain()
+        """clone3: RA undefined right behind the system call, and the thread's descriptor lies right above."""
+        chain = Chain(text=bytearray(NOP * 14 + b"\x0f\x05"))
         chain.program.entry = 0
         thread = chain.thread()
 

@@ -19,6 +19,7 @@ NEAR_THREAD_POINTER = 1 << 20
 """The static TLS and the thread's descriptor lie between the first frame of a thread and its thread pointer: 1 MiB at most."""
 BIRTH_CODE = 64
 """A thread's first instructions reach this far behind the system call that made it."""
+_SYSCALL = b"\x0f\x05"
 BIRTH_TAKEN = 16
 """What they take off the thread's stack at most: clone() of glibc passes the function and its argument there."""
 _BIRTH_ALIGNED = 15
@@ -68,18 +69,19 @@ def is_first_frame(sp: int, ends: EntryPoints, arch: Arch) -> bool:
     return ends.initial_sp is None or -NEAR_INITIAL_SP <= ends.initial_sp - sp <= ENTRY_FRAME[arch.name]
 
 
-def outermost_end(rule: Rule, ip: int, sp: int, cfa: int, thread: Thread) -> Stop:
-    """Which end a frame without a caller is, by its lookup address, sp and CFA; END_UNEXPECTED when it is none."""
-    registers, birth = thread.registers, thread.birth
+def outermost_end(rule: Rule, ip: int, sp: int, thread: Thread, *, base: bool) -> Stop:
+    """Which end a frame without a caller is, by its lookup address and sp; END_UNEXPECTED when it is none.
+
+    `base`: it lies where a thread's stack begins, and a thread may begin in its code.
+    """
+    birth = thread.birth
     if is_entry(rule, thread.ends):
         return Stop.END_PROCESS_ENTRY
-    if birth is None:
-        whole = is_thread_base(cfa, thread.space, registers.thread_pointer, registers.arch)
-    else:
+    if birth is not None:
         # The TLS of a thread whose birth is known is its creator's.
         first = birth.sp & ~_BIRTH_ALIGNED <= sp <= birth.sp + BIRTH_TAKEN
-        whole = first and is_birth_code(ip, birth, registers.thread_pointer)
-    return Stop.END_THREAD_ENTRY if whole else Stop.END_UNEXPECTED
+        base = first and is_birth_code(ip, birth, thread.registers.thread_pointer)
+    return Stop.END_THREAD_ENTRY if base else Stop.END_UNEXPECTED
 
 
 def is_newborn(ip: int, sp: int, thread: Thread) -> bool:
@@ -107,6 +109,19 @@ def is_thread_base(cfa: int, space: AddressSpace, thread_pointer: int | None, ar
     if thread_pointer is not None:
         return 0 <= thread_pointer - cfa <= NEAR_THREAD_POINTER and thread_pointer in stack
     return arch is not X86_64 and stack.end - cfa <= NEAR_THREAD_POINTER
+
+
+def follows_syscall(memory: Memory, ip: int, arch: Arch) -> bool:
+    """Whether a system call instruction stands right before a lookup address, so that a thread may begin there; True but for x86-64."""
+    if arch is not X86_64:
+        return True
+    after = b""
+    for distance in range(1, BIRTH_CODE + 1):
+        byte = memory.read(ip - distance, 1) if ip >= distance else None
+        if byte is None or byte + after == _SYSCALL:
+            return byte is not None
+        after = byte
+    return False
 
 
 def is_start_context(memory: Memory, function: Rule, arch: Arch) -> bool:

@@ -31,6 +31,7 @@ class Site:
 
     `exact` can be True for a return address too: that of a signal trampoline or of a coroutine's base. `suspect` are the reasons that make
     a stack unreliable here without ending it. `entry`: it lies in the function of an entry point; without a rule: just behind one.
+    `birth`: it is outermost, and a thread may begin there.
     """
 
     ip: int
@@ -39,6 +40,7 @@ class Site:
     suspect: tuple[Stop, ...] = ()
     entry: bool = False
     coroutine: bool = False
+    birth: bool = False
 
 
 class Sites:
@@ -139,7 +141,8 @@ class Sites:
             suspect += (Stop.BAD_CFI,)
         if may_be_committing(rule, ip, self.memory, self.arch, exact=exact):
             suspect += (Stop.EH_COMMIT,)
-        return Site(ip, exact, rule, suspect, end.is_entry(rule, self.ends), end.is_start_context(self.memory, rule, self.arch))
+        birth = rule.outermost and end.follows_syscall(self.memory, ip if exact else ip - 1, self.arch)
+        return Site(ip, exact, rule, suspect, end.is_entry(rule, self.ends), end.is_start_context(self.memory, rule, self.arch), birth)
 
     def _is_trampoline(self, ip: int, miss: Miss) -> bool:
         """Whether the code at ip leaves a signal handler, and there is no unwind data to say to where."""

@@ -138,7 +138,9 @@ class UnwindState:
         if isinstance(cfa, Miss):
             return cfa.stop
         if rule.outermost:
-            return sframe.end_of(end.outermost_end(rule, self.frame().lookup_pc, self.position.sp, cfa, self.thread), rule)
+            registers = self.thread.registers
+            base = self.site.birth and end.is_thread_base(cfa, self.sites.space, registers.thread_pointer, registers.arch)
+            return sframe.end_of(end.outermost_end(rule, self.frame().lookup_pc, self.position.sp, self.thread, base=base), rule)
         return Stop.END_PROCESS_ENTRY if end.at_initial_sp(cfa, ends) else Stop.NONE
 
     def without_rule(self, miss: Miss) -> None:

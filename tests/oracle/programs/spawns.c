@@ -1,5 +1,5 @@
 /* Children that run in their parent's memory on a stack of their own until they call execve: posix_spawn (from several threads), popen and
- * system, clone with stacks of several kinds; vfork, whose child has no stack of its own; and assembly in a child that hides its caller. */
+ * system, clone with stacks of several kinds; vfork, whose child has no stack of its own; and assembly in a child or a thread that hides its caller. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -144,6 +144,7 @@ static void *worker(void *argument)
     for (int i = 0; i < 3; i++)
         spawn(argument);
     clones(child);
+    sink += liar(deep, 2);
     return NULL;
 }
 
