@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Iterable
@@ -68,6 +67,9 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> None:
             except OSError as error:
                 raise _unwritten(path, error) from error
             return
+    # It loads OpenSSL: 10 ms that no other command has to wait for.
+    import secrets
+
     partial = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.part")
     try:
         descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
