@@ -30,6 +30,11 @@ def test_a_table_is_aligned(recording: str, capsys: pytest.CaptureFixture[str]) 
     assert expected == capsys.readouterr().out.splitlines()
 
 
+def test_a_query_that_is_not_utf_8_is_refused(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 1 == main(["query", recording, "SELECT '\udcff'"])
+    assert "not UTF-8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("sql", ["", " ", ";", "-- nothing"])
 def test_an_empty_query_is_refused(sql: str, recording: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert 1 == main(["query", recording, "--", sql])

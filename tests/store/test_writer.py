@@ -129,6 +129,16 @@ def test_nothing_that_exists_is_overwritten(tmp_path: Path) -> None:
     assert "precious" == path.read_text()
 
 
+def test_a_name_that_is_not_utf_8_is_refused_with_a_hint(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.unspool"))
+    with pytest.raises(RecordingError, match="not UTF-8") as caught:
+        Writer(path, HEADER)
+    assert caught.value.hint
+    small(tmp_path / "a.unspool").rename(path)
+    with pytest.raises(RecordingError, match="not UTF-8"):
+        reader.open_recording(path)
+
+
 def test_a_recording_is_replaced_on_request_only(tmp_path: Path) -> None:
     path = small(tmp_path / "a.unspool")
     with pytest.raises(RecordingError, match="exists"):

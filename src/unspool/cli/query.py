@@ -67,6 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """The names of the columns, made different from each other, and the rows."""
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        raise BadRequest("the SQL is not UTF-8", hint="Is the terminal's encoding UTF-8, and the locale's?") from None
     result = _executed(connection, sql)
     # DuckDB's answer to an empty text, for all that its types say.
     if result is None:

@@ -24,11 +24,21 @@ def wal_of(path: Path) -> Path:
     return path.with_name(path.name + ".wal")
 
 
+def check_name(path: Path) -> None:
+    """RecordingError when DuckDB cannot open a file of that name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        message = f"the name of {str(path).encode(errors='backslashreplace').decode()} is not UTF-8"
+        raise RecordingError(message, hint="Choose another name; the format's library opens no others.") from None
+
+
 def reserve(path: Path, *, replace: bool = False) -> int:
     """Make a new, empty file at `path`, mode 0600, for `fill`; its descriptor. RecordingError when something stands there.
 
     `replace` removes a recording that stands there, or an empty file, but nothing else.
     """
+    check_name(path)
     if replace:
         _remove_recording(path)
     if os.path.lexists(wal_of(path)):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from unspool.errors import RecordingError
 from unspool.store.interrupts import interrupts
-from unspool.store.place import MAGIC, MAGIC_OFFSET, wal_of
+from unspool.store.place import MAGIC, MAGIC_OFFSET, check_name, wal_of
 from unspool.store.schema import SCHEMA, TABLES, tables_of, view_statements
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ def open_recording(path: str | Path) -> Recording:
 
 def check_file(path: Path) -> None:
     """RecordingError unless the file can be read and begins as a recording does; nothing else of it is looked at."""
+    check_name(path)
     try:
         with path.open("rb") as file:
             is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
