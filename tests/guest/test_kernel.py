@@ -125,6 +125,19 @@ def test_cpus_have_their_offsets() -> None:
     assert kernel.cpu_of(replace(guest.state, gs_base=0, kernel_gs_base=None)) is None
 
 
+def test_a_cpu_is_looked_for_anew_where_it_was_no_longer_holds() -> None:
+    """What was learned in one hold is looked at again in the next."""
+    guest = build()
+    kernel = found(guest)
+    assert 1 == kernel.cpu_of(guest.state)
+    place = guest.labels["__per_cpu_offset"]
+    physical = kernel.memory.tables.translate(place)
+    assert physical is not None
+    guest.ram.write(physical.pa, pack("<QQ", *reversed(PER_CPU)))
+    kernel.forget()
+    assert 0 == kernel.cpu_of(guest.state)
+
+
 def test_kernel_memory_does_not_need_the_process() -> None:
     """The tables of a process that has ended are anything; the kernel's own stay."""
     guest = build()

@@ -18,7 +18,7 @@ _QUICK = ("-F", "199", "--guest-budget", "60")
 def test_top_shows_functions_and_tasks_of_a_guest(guest_machine: GuestMachine, capsys: pytest.CaptureFixture[str]) -> None:
     """With the names of the kernel, and of a program whose file is in the guest's memory only."""
     with guest_machine.workload("calls") as (pid,):
-        assert 0 == main(["top", "--once", "--guest", guest_machine.name, *_QUICK, "-d", "3", "-n", "1000"])
+        assert 0 == main(["top", "--once", "--guest", guest_machine.name, *_QUICK, "-d", "2", "-n", "1000"])
     said = capsys.readouterr().out
     assert " samples in " in said
     assert "  one_turn  (/bin/guest_calls)" in said
@@ -30,7 +30,7 @@ def test_samples_of_a_guest_are_pushed_as_such(guest_machine: GuestMachine, caps
     """With the attributes that a pushed recording has, and names once the guest's file was fetched."""
     release = guest_machine.release
     with guest_machine.workload("calls"), collector() as there:
-        live = ("--guest", guest_machine.name, *_QUICK, "-d", "4", "--interval", "1s")
+        live = ("--guest", guest_machine.name, *_QUICK, "-d", "3", "--interval", "1s")
         assert 0 == main(["push", "--otlp", there.url, *live]), capsys.readouterr().err
     assert there.samples
     names: set[str] = set()

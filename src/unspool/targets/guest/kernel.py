@@ -47,6 +47,7 @@ class GuestKernel:
         self.programs: tuple[GuestModule, ...] = ()
         # The few names that are asked for again and again: the search takes a millisecond.
         self._addresses: dict[str, int | None] = {}
+        self._cpus: dict[int | None, int] = {}
         self._ranges: list[tuple[int, int, GuestModule | None]] = []
         self._starts: list[int] = []
         self._module_layout = self._layout()
@@ -165,11 +166,17 @@ class GuestKernel:
     def cpu_of(self, state: VcpuState) -> int | None:
         """The number that the guest's kernel gives to this vCPU, by its GS base; None when it cannot be told."""
         wanted = {state.gs_base, state.kernel_gs_base} - {None, 0}
+        # Where it was found the last time, if that still holds: a machine may have a thousand CPUs, and this one stands still meanwhile.
+        for base in wanted:
+            known = self._cpus.get(base)
+            if known is not None and self.per_cpu(known) == base:
+                return known
         for cpu in range(MAX_CPUS):
             offset = self.per_cpu(cpu)
             if offset is None:
                 return None
             if offset in wanted:
+                self._cpus[offset] = cpu
                 return cpu
         return None
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from unspool.formats.paging import MAX_READ, PAGE, PageTables
 from unspool.model.memory import Memory
+from unspool.targets.guest.pages import PagedMemory
 
-_KEPT_PAGES = 2048
 # Larger reads are of tables that are read once: they would only push the small pages out.
 _MAX_KEPT_READ = 16 * PAGE
 
@@ -25,17 +25,19 @@ class Window(NamedTuple):
     pa: int
 
 
-class KernelMemory:
+class KernelMemory(PagedMemory):
     """A `model.memory.Memory` of kernel virtual addresses that keeps the pages it has read until `forget`.
 
     While a vCPU is held its pages stand still; a guest that has run since is another memory: call `forget` between two holds.
     """
 
+    longest = MAX_READ
+
     def __init__(self, tables: PageTables, windows: tuple[Window, ...]) -> None:
         """Read through `tables`, and without them where a window holds the address."""
+        super().__init__()
         self.tables = tables
         self.windows = windows
-        self._pages: dict[int, bytes | None] = {}
 
     @property
     def physical(self) -> Memory:
@@ -44,30 +46,8 @@ class KernelMemory:
 
     def forget(self) -> None:
         """Drop every page and table that was read, because the guest has run since."""
-        self._pages.clear()
+        super().forget()
         self.tables.forget()
-
-    def read(self, address: int, size: int) -> bytes | None:
-        """`size` bytes at the kernel address, or None when any of them cannot be read."""
-        inside = address & PAGE - 1
-        if 0 <= size <= PAGE - inside:
-            page = self._page(address - inside)
-            return None if page is None else page[inside : inside + size]
-        if not 0 <= size <= MAX_READ:
-            return None
-        if size > _MAX_KEPT_READ:
-            return self._read_once(address, size)
-        parts = []
-        while size:
-            inside = address & PAGE - 1
-            part = min(size, PAGE - inside)
-            page = self._page(address - inside)
-            if page is None:
-                return None
-            parts.append(page[inside : inside + part])
-            address += part
-            size -= part
-        return b"".join(parts)
 
     def word(self, address: int) -> int | None:
         """The little-endian 64-bit word at the address, None when it cannot be read."""
@@ -92,17 +72,10 @@ class KernelMemory:
                 break
         return data
 
-    def _page(self, address: int) -> bytes | None:
-        try:
-            return self._pages[address]
-        except KeyError:
-            pass
-        if len(self._pages) >= _KEPT_PAGES:
-            self._pages.clear()
-        self._pages[address] = page = self._read_once(address, PAGE)
-        return page
+    def _read_long(self, address: int, size: int) -> bytes | None:
+        return self._read_page(address, size) if size > _MAX_KEPT_READ else super()._read_long(address, size)
 
-    def _read_once(self, address: int, size: int) -> bytes | None:
+    def _read_page(self, address: int, size: int = PAGE) -> bytes | None:
         for window in self.windows:
             if window.start <= address < window.end:
                 return self.physical.read(address - window.start + window.pa, size) if address + size <= window.end else None

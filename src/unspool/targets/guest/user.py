@@ -24,14 +24,13 @@ from unspool.model.verdict import Stop
 from unspool.targets.guest.kernel_memory import KernelMemory
 from unspool.targets.guest.maps import Maps
 from unspool.targets.guest.page_cache import GuestFile, PageCache
+from unspool.targets.guest.pages import PagedMemory
 from unspool.targets.guest.registers import VcpuState
 from unspool.targets.guest.structs import MemoryStructs
 from unspool.targets.guest.tasks import PT_REGS_SIZE, Task
 
 MAX_PROCESSES = 1024
 """Processes whose mappings are remembered."""
-_KEPT_PAGES = 1024
-_MAX_READ = 16 << 20
 _KERNEL_HALF = 1 << 63
 _PT_REGS = struct.Struct("<21Q")
 # r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di, by DWARF number (arch/x86/include/asm/ptrace.h).
@@ -248,54 +247,28 @@ class Users:
         return None if text is None else (place, text)
 
 
-class UserMemory:
-    """A process's memory as a `model.Memory`. Pages that were read are kept until `forget`."""
+class UserMemory(PagedMemory):
+    """A process's memory as a `model.Memory`: what is mapped at the moment, or in the page cache. Kept until `forget`."""
 
     def __init__(
         self, tables: PageTables, space: AddressSpace, files: dict[int, GuestFile], cache: PageCache, vdso: tuple[int, bytes] | None
     ) -> None:
         """`tables` are the process's own; `vdso` is where the vDSO lies, and its bytes."""
+        super().__init__()
         self._tables = tables
         self._space = space
         self._files = files
         self._cache = cache
         self._vdso = vdso
-        self._pages: dict[int, bytes | None] = {}
 
     def forget(self) -> None:
         """Drop every page and table that was read."""
-        self._pages.clear()
+        super().forget()
         self._tables.forget()
-
-    def read(self, address: int, size: int) -> bytes | None:
-        """`size` bytes at the address, None when any of them is neither mapped at the moment nor in the page cache."""
-        if not 0 <= size <= _MAX_READ or not 0 <= address < _KERNEL_HALF:
-            return None
-        inside = address & PAGE - 1
-        if inside + size <= PAGE:
-            page = self._page(address - inside)
-            return None if page is None else page[inside : inside + size]
-        parts = []
-        for start in range(address - inside, address + size, PAGE):
-            page = self._page(start)
-            if page is None:
-                return None
-            parts.append(page)
-        return b"".join(parts)[inside : inside + size]
-
-    def _page(self, address: int) -> bytes | None:
-        try:
-            return self._pages[address]
-        except KeyError:
-            pass
-        if len(self._pages) >= _KEPT_PAGES:
-            self._pages.clear()
-        self._pages[address] = page = self._read_page(address)
-        return page
 
     def _read_page(self, address: int) -> bytes | None:
         mapping = self._space.find(address)
-        if mapping is None:
+        if mapping is None or not 0 <= address < _KERNEL_HALF:
             return None
         where = self._tables.translate(address)
         if where is not None:
