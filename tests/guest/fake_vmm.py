@@ -166,9 +166,10 @@ def hmp_registers(vcpu: int) -> str:
 
 
 class FakeQmp(FakeVmm):
-    """QEMU's QMP server."""
+    """QEMU's QMP server; `pretty` as with -qmp-pretty."""
 
     buffer = b""
+    pretty = False
 
     def greet(self) -> None:
         """Say hello."""
@@ -176,8 +177,9 @@ class FakeQmp(FakeVmm):
         self.message({"QMP": {"version": {}, "capabilities": []}})
 
     def message(self, message: dict[str, object]) -> None:
-        """One line."""
-        self.send(json.dumps(message).encode() + b"\r\n")
+        """One message: a line, or several."""
+        text = json.dumps(message, indent=4) if self.pretty else json.dumps(message)
+        self.send(text.replace("\n", "\r\n").encode() + b"\r\n")
 
     def receive(self, data: bytes) -> None:
         """Line by line; 0xFF resets the parser."""
@@ -201,6 +203,12 @@ class FakeQmp(FakeVmm):
             "human-monitor-command": hmp_registers(int(str(request.get("arguments", {}).get("cpu-index", 0)))),
         }
         return answers.get(command, {})
+
+
+class PrettyQmp(FakeQmp):
+    """The same with a message in several lines."""
+
+    pretty = True
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from guest.fake_vmm import CR3, EFER, RIP, FakeQmp, hmp_registers, serving
+from guest.fake_vmm import CR3, EFER, RIP, FakeQmp, PrettyQmp, hmp_registers, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,9 +24,9 @@ from unspool.targets.guest.qmp import Qmp, QmpRegisters
 from unspool.targets.guest.registers import RefusalKind, Refused, VcpuState
 
 
-@pytest.fixture
-def qmp(tmp_path: Path) -> Iterator[FakeQmp]:
-    with serving(FakeQmp, tmp_path / "qmp") as fake:
+@pytest.fixture(params=[FakeQmp, PrettyQmp])
+def qmp(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FakeQmp]:
+    with serving(request.param, tmp_path / "qmp") as fake:
         assert isinstance(fake, FakeQmp)
         yield fake
 
@@ -95,6 +95,24 @@ def test_events_are_counted(qmp: FakeQmp) -> None:
     qmp.message({"event": "RESET"})
     assert client.running()
     assert 1 == client.events["RESET"]
+    client.close()
+
+
+@pytest.mark.parametrize("cut", range(1, 40, 6))
+def test_a_message_that_comes_in_two_parts_is_one(qmp: FakeQmp, cut: int) -> None:
+    """Also when only the first has come where events are looked for."""
+    client = Qmp.open(Endpoint(path=str(qmp.path)))
+    messages: list[bytes] = []
+    qmp.twist = lambda answer: messages.append(answer) or b""  # type: ignore[func-returns-value]
+    qmp.message({"event": "RESET", "data": {}, "timestamp": 1})
+    qmp.twist = lambda answer: answer
+    qmp.send(messages[0][:cut])
+    client.notice()
+    assert 0 == client.events["RESET"]
+    qmp.send(messages[0][cut:])
+    client.notice()
+    assert 1 == client.events["RESET"]
+    assert client.running()
     client.close()
 
 

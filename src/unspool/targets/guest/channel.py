@@ -27,7 +27,7 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 20.0
 """How long a monitor may take for one answer: far longer than a busy one needs."""
 _LEAVE_SECONDS = 5.0
-_LONGEST_MESSAGE = 16 << 20
+LONGEST_MESSAGE = 16 << 20
 _CHUNK = 1 << 16
 _OPENAT2 = 437  # the same number on every machine
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 0x02, 0x08, 0x10
@@ -82,7 +82,7 @@ class Channel:
         """What has arrived without being asked for; it is taken."""
         self.socket.settimeout(0)
         with suppress(BlockingIOError):
-            while len(self._received) <= _LONGEST_MESSAGE:
+            while len(self._received) <= LONGEST_MESSAGE:
                 data = self.socket.recv(_CHUNK)
                 if not data:
                     raise ConnectionResetError
@@ -91,12 +91,16 @@ class Channel:
         self._received.clear()
         return data
 
+    def put_back(self, data: bytes) -> None:
+        """Have it come first at the next call, as if it had not been taken."""
+        self._received[:0] = data
+
     def close(self) -> None:
         """Close the socket."""
         self.socket.close()
 
     def _receive(self, deadline: float) -> None:
-        if len(self._received) > _LONGEST_MESSAGE:
+        if len(self._received) > LONGEST_MESSAGE:
             raise BadInput("a message of a virtual machine monitor that does not end")
         left = deadline - time.monotonic()
         if left <= 0:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from unspool.errors import BadInput, UnspoolError, Unsupported
-from unspool.targets.guest.channel import CONNECT_SECONDS, Channel, Endpoint, as_request, connect, refuse_paused
+from unspool.targets.guest.channel import CONNECT_SECONDS, LONGEST_MESSAGE, Channel, Endpoint, as_request, connect, refuse_paused
 from unspool.targets.guest.hmp_text import vcpu_state
 from unspool.targets.guest.registers import RefusalKind, Refused, VcpuState
 from unspool.targets.guest.vcpu_threads import VcpuThreads
@@ -23,6 +23,8 @@ from unspool.targets.guest.watchdog import Watchdog
 # 0xFF resets QEMU's parser, should we have died in the middle of a request (QEMU docs, qmp-spec, "Reset").
 RESUME = b'\xff{"execute":"cont","id":"watchdog"}\n'
 RESUMED = (b'"watchdog"',)
+# A socket of the option -qmp-pretty sends a message in several lines; what is within is indented.
+_OPENS, _ENDS = b"{", b"}"
 _MOST_LINES = 100_000
 _MOST_VCPUS = 4096
 _LONGEST_REASON = 200
@@ -99,17 +101,25 @@ class Qmp:
         return VcpuThreads(pid, found, shared=len(set(found.values())) < len(found))
 
     def notice(self) -> None:
-        """Count the events that have arrived."""
-        for line in self.channel.pending().splitlines():
+        """Count the events that have arrived; the beginning of a message waits for its end."""
+        messages, rest = _complete(self.channel.pending())
+        self.channel.put_back(rest)
+        for message in messages:
             with suppress(BadInput):
-                self._count(_parsed(line))
+                self._count(_parsed(message))
 
     def close(self) -> None:
         """End the session."""
         self.channel.close()
 
     def _message(self, deadline: float) -> dict[str, Any]:
-        message = _parsed(self.channel.take_until(b"\n", deadline))
+        text = line = self.channel.take_until(b"\n", deadline)
+        while text.startswith(_OPENS + b"\r\n") and line.rstrip(b"\r\n") != _ENDS:
+            line = self.channel.take_until(b"\n", deadline)
+            text += line
+            if len(text) > LONGEST_MESSAGE:
+                raise BadInput("a QMP message that does not end")
+        message = _parsed(text)
         self._count(message)
         return message
 
@@ -229,6 +239,19 @@ class QmpRegisters:
             self._watchdog.abandon()
         self._qmp.close()
         return self._ended
+
+
+def _complete(data: bytes) -> tuple[list[bytes], bytes]:
+    """The whole messages in it, and what is left."""
+    found: list[bytes] = []
+    start = end = 0
+    for line in data.splitlines(keepends=True):
+        end += len(line)
+        opened = data.startswith(_OPENS + b"\r\n", start)
+        if line.endswith(b"\n") and (not opened or line.rstrip(b"\r\n") == _ENDS):
+            found.append(data[start:end])
+            start = end
+    return found, data[start:]
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
