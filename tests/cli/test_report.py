@@ -50,10 +50,18 @@ def test_filters_choose_samples(recording: str, capsys: pytest.CaptureFixture[st
     assert 2 == json_of(capsys, recording, "--from", "0.2", "--to", "0.4", "--ending", "whole", "--verdict", "reliable")["samples"]
 
 
-def test_a_filter_value_that_does_not_exist_is_refused(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "known"),
+    [("--stop", "no-unwind-info"), ("--verdict", "reliable"), ("--ending", "cut"), ("--mode", "kernel"), ("--pid", "number")],
+)
+def test_a_filter_value_that_does_not_exist_is_refused_with_those_that_do(
+    option: str, known: str, recording: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        main(["report", recording, "--stop", "tired"])
-    assert "'tired'" in capsys.readouterr().err
+        main(["report", recording, option, "tired"])
+    said = capsys.readouterr().err
+    assert "'tired' is no" in said
+    assert known in said
 
 
 def test_the_text_says_the_same(recording: str, capsys: pytest.CaptureFixture[str]) -> None:

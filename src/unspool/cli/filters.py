@@ -64,7 +64,8 @@ def _list(kind: Callable[[str], object]) -> Callable[[str], list[object]]:
         try:
             return [kind(part) for part in text.split(",")]
         except (KeyError, ValueError):
-            raise argparse.ArgumentTypeError(f"{text!r} is not one of the values this option takes") from None
+            what = "no number, nor several with commas" if kind is int else f"none of these: {', '.join(_VALUES[kind])}"
+            raise argparse.ArgumentTypeError(f"{text!r} is {what}") from None
 
     return convert
 
@@ -87,3 +88,12 @@ def _mode(text: str) -> str:
 
 def _stop(text: str) -> Stop:
     return Stop.of(text)
+
+
+_VALUES: dict[Callable[[str], object], list[str]] = {
+    _verdict: [verdict.label for verdict in Verdict],
+    _ending: ["whole", "cut", "none", UNKNOWN],
+    _mode: list(MODES),
+    _stop: [stop.label for stop in Stop if stop is not Stop.NONE],
+}
+"""What the options that take names take."""
