@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from unspool.profile.columns import Profile
 from unspool.profile.filters import EVERYTHING, Filter
 from unspool.store.load import load
 from unspool.store.reader import open_recording
+from unspool.web.opened import Opened
 from unspool.web.selection import select
 
 filters = st.builds(
@@ -69,3 +71,13 @@ def test_memory_and_sql_choose_the_same_samples(recording: Path, whole: Profile,
 
 def test_without_a_filter_everything_passes(whole: Profile) -> None:
     assert rows(whole) == rows(select(whole, EVERYTHING))
+
+
+def test_a_picture_is_freed_when_nobody_needs_it(whole: Profile) -> None:
+    """Without the garbage collector: a live page makes one a second, and each may hold a hundred megabytes."""
+    opened = Opened("a", whole)
+    assert whole is opened.select(EVERYTHING)
+    chosen = weakref.ref(opened.select(Filter(pids=(10,))))
+    picture = weakref.ref(opened)
+    del opened
+    assert (picture(), chosen()) == (None, None)

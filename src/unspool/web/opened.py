@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,16 +32,14 @@ class Opened:
         """Take a profile with single samples."""
         self.name = name
         self.profile = profile
-        self.select = lru_cache(KEPT)(self._select)
+        # Not a method: the cache would hold what holds the cache, and each picture of a live page wait for the garbage collector.
+        self.select = lru_cache(KEPT)(partial(_selected, profile))
 
     @classmethod
     def of(cls, path: Path, name: str = "") -> Opened:
         """Read a file, to be shown under that name (default: the file's); RecordingError when it is no recording."""
         with open_recording(path) as recording:
             return cls(name or path.name, load(recording, timed=True))
-
-    def _select(self, only: Filter) -> Profile:
-        return self.profile if only == EVERYTHING else select(self.profile, only)
 
     @cached_property
     def paths(self) -> Paths:
@@ -94,3 +92,7 @@ class Opened:
             "kind": [kind_of(profile, function) for function in chosen],
             "place": [self.place(index) for index in functions],
         }
+
+
+def _selected(profile: Profile, only: Filter) -> Profile:
+    return profile if only == EVERYTHING else select(profile, only)
