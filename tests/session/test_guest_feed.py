@@ -15,7 +15,16 @@ from store.recordings import HEADER, MONOTONIC
 from unspool.capture.guest_events import File, Kernel, Names, Sample
 from unspool.capture.guest_stacks import GuestStacks
 from unspool.capture.guest_user import UserStack
-from unspool.capture.guest_wire import GuestFrame, GuestModule, GuestStack, GuestTask, KernelFound, checked_stack, stack_to_wire
+from unspool.capture.guest_wire import (
+    GuestFrame,
+    GuestModule,
+    GuestStack,
+    GuestTask,
+    KernelFound,
+    checked_kernel,
+    checked_stack,
+    stack_to_wire,
+)
 from unspool.cli.recording_summary import guest_line, summary
 from unspool.model.stack import Frame, Stack
 from unspool.model.verdict import Judgement, Stop, Trust, Verdict
@@ -144,3 +153,17 @@ def test_the_summary_tells_guests_of_one_name_apart() -> None:
     progress = Progress(Path("a.unspool"), guests=[GuestTotals("web", 1), GuestTotals("web", 2), GuestTotals("db", 3)])
     names = [line.partition(":")[0].strip() for line in summary(progress) if line.startswith("  guest ")]
     assert ["guest web@1", "guest web@2", "guest db"] == names
+
+
+def test_what_a_kernel_does_not_have_is_said_with_what_helps() -> None:
+    """Nothing is guessed unasked; once it was asked for, that is said instead."""
+    missing = "No unwind tables (ORC): the kernel has no symbol __start_orc_unwind."
+    assert f"{missing}; --guest-method frame-pointer guesses" in guest_line(GuestTotals("web", missing=missing), 1.0)
+    guessed = guest_line(GuestTotals("web", missing=missing, method=Trust.FRAME_POINTER), 1.0)
+    assert guessed.endswith(f"kernel stacks guessed by frame-pointer; {missing}")
+    assert "guess" not in guest_line(GuestTotals("web", missing="No type information (BTF): it is damaged."), 1.0)
+
+
+def test_a_kernel_that_misses_something_comes_out_of_the_decoder_with_it() -> None:
+    answer = {"release": "6.1.0", "version": "#1", "build_id": "aa", "base": 1, "symbols": 2, "missing": "No unwind tables (ORC)."}
+    assert KernelFound("6.1.0", "#1", "aa", 1, 2, missing="No unwind tables (ORC).") == checked_kernel(answer)
