@@ -179,6 +179,7 @@ static int walk_mutant(struct target *target, u64 pc, u8 *bytes) {
     thread.original_count = 2;
     struct unspool_frame frames[FRAMES];
     struct unspool_stack stack = {.frames = frames, .capacity = FRAMES};
+    if (below(2)) unspool_use_birth(context, BASE + pc - below(64), thread.values[REG_RSP] + 8 * below(32), STACK_START + below(STACK_BYTES));
     unspool_use_reader(context, read_target, target);
     unspool_use_bytes(context, STACK_START, bytes, STACK_BYTES - below(2) * 100);
     unspool_walk(context, &thread, &stack);

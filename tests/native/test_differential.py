@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from formats.dwarf.cfi_builder import (
@@ -31,12 +32,13 @@ from unwind.process_builder import ANON, CALL, INITIAL_SP, NOP, PLAIN_CIE, RET, 
 
 from unspool import native
 from unspool.model.stack import Stack
-from unspool.model.thread import Thread
+from unspool.model.thread import Birth, Thread
 from unspool.model.verdict import Stop, Verdict
 from unspool.unwind.api import unwind_user
 
 # What the C walk may say of a rule that it does not follow: expressions beyond the known forms, registers that only odd data keeps.
 NOT_KNOWN = {Stop.UNSUPPORTED_RULE, Stop.REG_UNAVAILABLE, Stop.BAD_CFI}
+SYSCALL = b"\x0f\x05"
 BODY = NOP * 4 + CALL + NOP * 3 + CALL + NOP * 3 + RET
 REGISTERS = (0, 1, 2, 3, 6, 7, 10, 12, 13, 14, 15, 16, 17, 33)
 
@@ -75,8 +77,9 @@ def instructions(draw: random.Random, most: int) -> list[bytes]:
 def thread_of(seed: int) -> Thread:
     """A program of four functions, a stack of addresses that may be returns or frames, and registers that point into it."""
     draw = random.Random(seed)
-    program = Program(initial=PLAIN_CIE if draw.random() < 0.8 else tuple(instructions(draw, 5)))
+    program = Program(initial=PLAIN_CIE if draw.random() < 0.8 else tuple(instructions(draw, 5)), text=bytearray(NOP * 14 + SYSCALL))
     start = program.function(CALL + NOP * 3, undefined(RA))
+    program.entry = start if draw.random() < 0.5 else 0
     signal = program.section.cie(def_cfa(RSP, 8), offset(RA, 1), augmentation="zRS")
     functions = [program.function(BODY, *instructions(draw, 8), cie=signal if draw.random() < 0.1 else None) for _ in range(4)]
 
@@ -91,7 +94,16 @@ def thread_of(seed: int) -> Thread:
 
     registers = {number: INITIAL_SP - 8 * draw.randrange(24) for number in range(16) if number != RSP and draw.random() < 0.8}
     pc = draw.choice(functions) + draw.choice((0, 2, 4, 9, 12))
-    return program.thread(pc, [word() for _ in range(24)], registers)
+    thread = program.thread(pc, [word() for _ in range(24)], registers)
+    return begun(thread, start, draw)
+
+
+def begun(thread: Thread, start: int, draw: random.Random) -> Thread:
+    """The same, and for some where their stack began: by the thread pointer, or by what their creator waits in."""
+    near = [INITIAL_SP - 8 * draw.randrange(-2, 24) for _ in range(3)]
+    birth = Birth(start - draw.choice((0, 40, 59, 60, 64)), near[0], near[1])
+    registers = replace(thread.registers, thread_pointer=near[2] if draw.random() < 0.5 else None)
+    return replace(thread, registers=registers, birth=birth if draw.random() < 0.5 else None)
 
 
 def told(stack: Stack) -> tuple[object, ...]:
