@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from unspool.export.options import Options, marks_of, pid_of, stack_labels
+from unspool.export.options import Options, kinds_of_labels, marks_of, pid_of
 from unspool.export.pieces import Pieces, in_common, rows_of_each
 from unspool.profile.columns import Profile, Task, Timed
 from unspool.profile.paths import paths
@@ -64,8 +64,8 @@ class _Drawing:
         words = [json.dumps(function.name) for function in profile.functions]
         self._names = Pieces(found.start, profile.entries.function[found.entries], words)
         self._marks = [json.dumps(mark) if mark else "" for mark in marks_of(profile, options)]
-        arguments = {labels: f', "args": {json.dumps(dict(labels.items()))}' for labels in dict.fromkeys(stack_labels(profile))}
-        self._arguments = [arguments[labels] for labels in stack_labels(profile)]
+        self._kinds, kinds = kinds_of_labels(profile)
+        self._arguments = [f', "args": {json.dumps(dict(kind.items()))}' for kind in kinds]
         self._known: dict[int, list[str]] = {}
 
     def thread(self, task: int, timed: Timed, rows: NDArray[np.int64]) -> Iterator[bytes]:
@@ -81,7 +81,7 @@ class _Drawing:
             names = self._stack(stack)
             common = in_common(opened, names)
             text.append(_ends(f"{end}{start:.3f}", opened[common:]))
-            text.append(_begins(f"{begin}{start:.3f}", names[common:], self._arguments[stack]))
+            text.append(_begins(f"{begin}{start:.3f}", names[common:], self._arguments[self._kinds[stack]]))
             opened, until = names, start + length
             if index + 1 == len(times) or times[index + 1] > until + length / 2:
                 text.append(_ends(f"{end}{until:.3f}", opened))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from unspool.model.verdict import Stop, Verdict
+from unspool.profile.arrays import numbered
 from unspool.profile.columns import NONE, Function, Profile, Task, ending_of
 from unspool.profile.tree import GUEST, Grouping
 
@@ -63,15 +64,16 @@ class StackLabels:
 
 def stack_labels(profile: Profile) -> list[StackLabels]:
     """The labels of every stack."""
+    places, kinds = kinds_of_labels(profile)
+    return [kinds[place] for place in places]
+
+
+def kinds_of_labels(profile: Profile) -> tuple[list[int], list[StackLabels]]:
+    """For each stack the place of its labels among the different ones, and those: a recording has few of them."""
     stacks = profile.stacks
     columns = (stacks.stop, stacks.stop_module, stacks.verdict, stacks.reason)
-    known: dict[tuple[int, ...], StackLabels] = {}
-    labels = []
-    for row in zip(*(column.tolist() for column in columns), strict=True):
-        if row not in known:
-            known[row] = _labels(profile, row)
-        labels.append(known[row])
-    return labels
+    places, rows = numbered(zip(*(column.tolist() for column in columns), strict=True))
+    return places.tolist()[: len(stacks)], [_labels(profile, row) for row in rows]
 
 
 def _labels(profile: Profile, row: Sequence[int]) -> StackLabels:
@@ -90,9 +92,10 @@ def marks_of(profile: Profile, options: Options) -> list[str]:
     known: dict[tuple[int, ...], str] = {}
     marks = []
     for stack, row in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
-        if row not in known:
-            known[row] = profile.mark(stack)
-        marks.append(known[row])
+        found = known.get(row)
+        if found is None:
+            found = known[row] = profile.mark(stack)
+        marks.append(found)
     return marks
 
 

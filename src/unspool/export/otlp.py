@@ -17,7 +17,7 @@ from opentelemetry.proto.profiles.v1development import profiles_pb2 as pb
 
 import unspool
 from unspool.export.frames import location_addresses, used_frames
-from unspool.export.options import Options, machine_labels, stack_labels
+from unspool.export.options import Options, kinds_of_labels, machine_labels
 from unspool.export.pieces import Pieces
 from unspool.export.strings import Numbered
 from unspool.export.wire import field, packed, varint
@@ -147,15 +147,14 @@ class _Builder:
         keys = np.stack([timed.task[order], timed.event[order], timed.stack[order], timed.vcpu[order]])
         changes = np.flatnonzero((keys[:, 1:] != keys[:, :-1]).any(axis=0)) + 1
         bounds = [0, *changes.tolist(), len(order)] if len(order) else []
-        labels = stack_labels(self.profile)
-        of_labels = {entry: self._numbers([(f"unspool.{key}", value) for key, value in entry.items()]) for entry in dict.fromkeys(labels)}
-        stack_attributes = [of_labels[entry] for entry in labels]
+        kind_of, kinds = kinds_of_labels(self.profile)
+        stack_attributes = [self._numbers([(f"unspool.{key}", value) for key, value in kind.items()]) for kind in kinds]
         task_attributes = [self._task(number) for number in range(len(self.profile.tasks))]
         event_attributes = [self._numbers([("unspool.event", str(event))]) for event in self.profile.events]
         weight, moment = timed.weight[order].tolist(), moments[order].astype("<u8").tobytes()
         for (start, end), (task, event, stack, vcpu) in zip(pairwise(bounds), keys[:, bounds[:-1]].T.tolist(), strict=True):
             number = varint(self.stacks.number(stack))
-            attributes = stack_attributes[stack] + task_attributes[task] + event_attributes[event] + self._vcpu(vcpu)
+            attributes = stack_attributes[kind_of[stack]] + task_attributes[task] + event_attributes[event] + self._vcpu(vcpu)
             values, times = packed(4, weight[start:end]), field(5, moment[start * 8 : end * 8])
             yield field(2, b"".join((STACK_INDEX, number, field(2, attributes) if attributes else b"", values, times)))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from unspool.export import profile_pb2 as pb
 from unspool.export.frames import location_addresses, used_frames
-from unspool.export.options import Options, StackLabels, machine_labels, stack_labels
+from unspool.export.options import Options, kinds_of_labels, machine_labels
 from unspool.export.pieces import Pieces
 from unspool.export.strings import Numbered
 from unspool.export.wire import field, packed, varint
@@ -105,8 +105,8 @@ class _Builder:
 
     def _samples(self) -> Iterator[bytes]:
         profile, counted = self.profile, self.profile.counted
-        kinds = self._stack_labels()
-        labels = [kinds[entry] for entry in stack_labels(profile)]
+        kind_of, kinds = kinds_of_labels(profile)
+        labels = [b"".join(self._text_label(key, value) for key, value in kind.items()) for kind in kinds]
         tasks = [self._task_labels(task) for task in range(len(profile.tasks))]
         events = [b"" if str(event) == "cpu" else self._text_label("event", str(event)) for event in profile.events]
         period = profile.about.period_ns or 1
@@ -117,11 +117,7 @@ class _Builder:
         for (task, event, stack, vcpu, count, weight), ids in zip(rows, locations.of(counted.stack), strict=True):
             places = field(1, b"".join(ids)) if ids else b""
             values = packed(2, (count, weight * period))
-            yield field(2, b"".join((places, values, labels[stack], tasks[task], events[event], vcpus[vcpu])))
-
-    def _stack_labels(self) -> dict[StackLabels, bytes]:
-        kinds = dict.fromkeys(stack_labels(self.profile))
-        return {entry: b"".join(self._text_label(key, value) for key, value in entry.items()) for entry in kinds}
+            yield field(2, b"".join((places, values, labels[kind_of[stack]], tasks[task], events[event], vcpus[vcpu])))
 
     def _text_label(self, key: str, value: str) -> bytes:
         return field(3, pb.Label(key=self._string(key), str=self._string(value)).SerializeToString())

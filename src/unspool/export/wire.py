@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 BYTES = 2
 """The wire type of what has a length: messages, packed numbers."""
+_SMALL = [bytes((number,)) for number in range(128)]
 
 
 def varint(number: int) -> bytes:
@@ -14,9 +16,12 @@ def varint(number: int) -> bytes:
     >>> varint(300), len(varint(-1))
     (b'\xac\x02', 10)
     """
-    number &= 2**64 - 1
-    if number < 128:
-        return bytes((number,))
+    return _SMALL[number] if 0 <= number < len(_SMALL) else _long(number & 2**64 - 1)
+
+
+# The same few periods and sizes come again and again.
+@lru_cache(1 << 14)
+def _long(number: int) -> bytes:
     found = bytearray()
     while number >= 128:
         found.append(number & 127 | 128)
@@ -31,7 +36,7 @@ def field(number: int, content: bytes) -> bytes:
     >>> field(2, b"ab")
     b'\x12\x02ab'
     """
-    return varint(number << 3 | BYTES) + varint(len(content)) + content
+    return _SMALL[number << 3 | BYTES] + varint(len(content)) + content
 
 
 def packed(number: int, values: Iterable[int]) -> bytes:
