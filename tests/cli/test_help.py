@@ -39,6 +39,9 @@ STATUSES = {
     "unspool guest gdb": {1},
     "unspool record --guest": {1},
     "unspool stack --guest": {1},
+    "unspool top --guest": {1},
+    "unspool top -a --guest": {1},
+    "unspool push --otlp http://localhost:4318 --guest": {1},
 }
 """The exit statuses that a command, or an example that begins so, may have; else 0."""
 
@@ -102,7 +105,7 @@ class Stage:
         line = line.replace("-t 1240", f"-t {self.tid}").replace("1234", str(self.pids[0])).replace("1240", str(self.pids[1]))
         line = re.sub(r"https?://(localhost:4318|otlp\.example\.com)", self.url, line)
         line = re.sub(r" -d \S+", " -d 1", line).replace("--json FILE", "--json /bin/true").replace("--port 8080", "--port 0")
-        if line.startswith(("unspool record", "unspool stack")):
+        if line.startswith(("unspool record", "unspool stack", "unspool top", "unspool push")):
             line = re.sub(r"--guest \S+", "--guest no-such-machine", line)
         if " -d " not in line and not line.startswith(ENDLESS):
             line = re.sub(r"\bunspool (record -a|push .* -a|top)\b", r"unspool \1 -d 1", line)
