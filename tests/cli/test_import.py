@@ -55,6 +55,16 @@ def test_what_was_exported_comes_back(tmp_path: Path, suffix: str, capsysbinary:
     assert expected == folded(tmp_path / "b.unspool", capsysbinary)
 
 
+def test_files_that_are_often_tried_are_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    perf = tmp_path / "perf.data"
+    perf.write_bytes(b"PERFILE2" + bytes(96))
+    for file, hint in ((perf, "hint: perf script -i "), (small(tmp_path / "a.unspool"), "hint: `unspool report`")):
+        assert 1 == main(["import", str(file), "-o", str(tmp_path / "out.unspool")])
+        assert hint in capsys.readouterr().err
+    assert 1 == main(["import", str(perf), "--format", "folded", "-o", "-"])
+    assert "stdout" in capsys.readouterr().err
+
+
 def test_pprof_brings_the_verdict_back(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     assert 0 == main(["export", str(small(tmp_path / "a.unspool")), "-o", str(tmp_path / "a.pb.gz")])
     assert 0 == main(["import", str(tmp_path / "a.pb.gz"), "-o", str(tmp_path / "b.unspool")])

@@ -7,9 +7,10 @@ What the profile does not say stays unknown: unless it was written by `unspool e
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from unspool.cli.output import say
+from unspool.errors import BadRequest
 from unspool.session.importing import SOURCES, import_profile, source_of
 
 EXAMPLES = """examples:
@@ -28,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the recording."""
+    if arguments.output == "-":
+        raise BadRequest("a recording is a database, and cannot be written to stdout", hint="Name a file with -o.")
     path = Path("/dev/stdin" if arguments.file == "-" else arguments.file)
     source = SOURCES[arguments.format] if arguments.format else source_of(path)
     samples = import_profile(path, source, Path(arguments.output))
-    sys.stderr.write(f"{samples:,} samples are in {arguments.output}\n")
+    say(f"{samples:,} samples are in {arguments.output}")
     return 0

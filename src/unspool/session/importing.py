@@ -12,6 +12,7 @@ from unspool.export import read_folded, read_perf_script
 from unspool.export.reading import ReadAbout, ReadEnd, ReadFrame, ReadModule, ReadSample
 from unspool.model.symbol import Symbol
 from unspool.model.verdict import Judgement, Stop
+from unspool.store.place import MAGIC, MAGIC_OFFSET
 
 if TYPE_CHECKING:
     from unspool.store.writer import Writer
@@ -42,12 +43,35 @@ SOURCES = {
 }
 
 
+PERF_DATA = b"PERFILE2"
+"""How a perf.data begins (tools/perf/Documentation/perf.data-file-format.txt, Linux 6.18)."""
+
+
 def source_of(path: Path) -> Source:
-    """The format that the file's suffix names; BadRequest when none does."""
+    """The format that the file's suffix names; BadRequest when none does, with what to do for files that are often tried."""
     for source in SOURCES.values():
         if path.name.lower().endswith(source.suffixes):
             return source
+    head = _head(path)
+    if head.startswith(PERF_DATA):
+        raise BadRequest(
+            f"{path} is perf's own format, which perf reads",
+            hint=f"perf script -i {path} | unspool import --format perf-script - -o OUT.unspool",
+        )
+    if head[MAGIC_OFFSET:].startswith(MAGIC):
+        raise BadRequest(f"{path} is a recording already", hint="`unspool report`, `serve` and the others read it as it is.")
     raise BadRequest(f"{path} has no suffix that names a format", hint=f"Choose one with --format: {', '.join(SOURCES)}.")
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file; none of a pipe, which can be read only once."""
+    try:
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError:
+        return b""
 
 
 def import_profile(path: Path, source: Source, output: Path, *, replace: bool = False) -> int:
