@@ -241,8 +241,9 @@ def test_a_time_can_be_typed(show: Show) -> None:
     assert "reliable 8" in str(driver.find_element(By.ID, "timeline").get_attribute("aria-label"))
 
 
-def test_a_narrow_window_has_room_for_the_picture(show: Show) -> None:
-    driver = drawn(show(""))
+@pytest.mark.parametrize("view", ["flame", "chart", "diff"])
+def test_a_narrow_window_has_room_for_the_picture(show: Show, view: str) -> None:
+    driver = drawn(show(f"view={view}"))
     size = driver.get_window_size()
     try:
         driver.set_window_size(500, 800)
