@@ -42,6 +42,7 @@ RECORD_BYTES = 600
 
 SYSCALL_RATE = 20_000
 RING_LEAST, RING_MOST = 8 << 20, 256 << 20
+SHORT_SECONDS = 1.0
 GRACE_SECONDS = 2.0
 """How long a command may take to end after it was asked to, before it is left alone."""
 
@@ -148,6 +149,7 @@ class Recording:
         self.sampler: Sampler | NoSamples
         self.recorder = self._recorder(held)
         self._started = time.monotonic()
+        self._stopped: float | None = None
         raise_priority()
 
     def run(self, ending: Ending, show: Show) -> None:
@@ -198,8 +200,11 @@ class Recording:
             from unspool.capture.processes import Processes
             from unspool.capture.recorder import Recorder
             from unspool.store.header import Header
-            from unspool.store.writer import Writer  # noqa: F401 (for `_open`)
+            from unspool.store.writer import prepare
 
+            # One that short must end in time: everything is loaded before it.
+            for _ in prepare() if plan.seconds is not None and plan.seconds < SHORT_SECONDS else ():
+                pass
             sideband = held.enter_context(Sideband()) if plan.on_host else NoEvents()
             model = Processes(watched_processes(plan, command), follow=not plan.tids)
             if plan.on_host:
@@ -267,6 +272,7 @@ class Recording:
         if self._full:
             return
         self.sampler.stop()
+        self._stopped = time.monotonic()
         self.sampler.flush()
         self.recorder.step(final=True)
         if self.guests is not None:
@@ -285,7 +291,7 @@ class Recording:
         from unspool.capture.frames import totals
 
         progress = self.progress
-        progress.seconds = time.monotonic() - self._started
+        progress.seconds = (self._stopped or time.monotonic()) - self._started
         progress.counters = dict(self.sampler.counters())
         _, progress.lost = totals(progress.counters)
         progress.samples = self.recorder.stored
