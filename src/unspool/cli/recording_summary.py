@@ -60,7 +60,8 @@ def guest_line(guest: GuestTotals, seconds: float) -> str:
     """What was sampled of a guest, and what it cost it."""
     again = guest.generations - 1
     boots = "" if again < 1 else ", rebooted once" if again == 1 else f", rebooted {again} times"
-    parts = [f"{printable(guest.kernel) or 'no kernel found'}{boots}", f"{guest.samples:,} samples", f"{guest.idle:,} idle"]
+    kernel = printable(guest.kernel) or "no kernel found (`unspool guest list` says why)"
+    parts = [f"{kernel}{boots}", f"{guest.samples:,} samples", f"{guest.idle:,} idle"]
     if guest.in_kernel:
         parts.append(f"{guest.in_kernel:,} in its kernel, {share(guest.kernel_whole, guest.in_kernel)} of them whole to the kernel's entry")
     if guest.lost:

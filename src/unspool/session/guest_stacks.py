@@ -45,6 +45,7 @@ from unspool.targets.guest.registers import VcpuSource, VcpuState
 ASK_SECONDS = 60.0
 KERNEL_SECONDS = 10.0
 """How long a guest may take until a kernel is found in it."""
+_NO_KERNEL = "Try again when its kernel runs; one without names in memory needs --guest-symbols FILE."
 LOOKS = 5
 """How often a task is looked at that moves between sleeping and running."""
 
@@ -133,7 +134,7 @@ class _Look:
                     return found
                 reason = found.reason
             time.sleep(0.1)
-        raise Unsupported(f"guest {self.machine.name!r}: {reason}", hint="A kernel without names in memory needs --guest-symbols FILE.")
+        raise Unsupported(f"guest {self.machine.name!r}: {reason}", hint=_NO_KERNEL)
 
     def _stacks(self, pid: int | None) -> list[GuestStack]:
         """A stack for every task, in the order of their numbers."""
