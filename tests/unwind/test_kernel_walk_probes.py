@@ -1,4 +1,4 @@
-"""Kernel stacks that cross an int3: a probe's, or the one that stands in code while the kernel rewrites it."""
+"""Kernel stacks that cross what the kernel changes while it runs: an int3 and the registers it saved, trampolines, unfinished returns."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def probed() -> Kernel:
     kernel.function("behind", call(16))
     kernel.function("exc_int3", call(8))
     kernel.function(ENTRY, saved())
+    kernel.function("asm_interrupt", saved())
     return kernel
 
 
@@ -109,3 +110,16 @@ def test_at_a_trampolines_first_instruction_the_return_address_is_gone(name: str
     words = [at(kernel, "main"), at(kernel, CALLERS[-1]), *USER]
     found = KernelUnwinder(kernel).unwind(kernel.thread(trampoline, TASK_TOP - 8 * len(words), words))
     assert ([name], Stop.RA_REWRITTEN, Stop.RA_REWRITTEN, 0) == said(kernel, found)
+
+
+def test_while_the_kernel_finishes_an_interrupted_return_nothing_is_known_beyond() -> None:
+    """The stack pointer is stored first: by it `outer` is left out, until its address is stored too."""
+    kernel = probed()
+    safe_ret = kernel.function("srso_safe_ret", call(8), code=bytes.fromhex("488d642408c3"))
+    finish = kernel.function("handle_interrupted_saferet", call(8))
+    callers = [at(kernel, name) for name in CALLERS]
+    sp = TASK_TOP - 8 * (len(callers) + len(USER))
+    for stored, stop in ((finish + 0x32, Stop.NO_UNWIND_INFO), (at(kernel, "exc_int3", 3), Stop.END_KERNEL_ENTRY)):
+        words = [at(kernel, "asm_interrupt"), *pt_regs(safe_ret, sp, KERNEL_CS), safe_ret + 0x10, *callers, *USER]
+        found = KernelUnwinder(kernel).unwind(kernel.thread(stored, TASK_TOP - 8 * len(words), words))
+        assert stop is found.stack.stop

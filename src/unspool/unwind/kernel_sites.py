@@ -151,6 +151,14 @@ class KernelSites:
         symbol = self.image.symbol(site.ip if site.exact else site.ip - 1)
         return symbol is not None and symbol.name == "asm_exc_int3"
 
+    def is_changing(self, site: KernelSite) -> bool:
+        """Whether the site lies in code that does, in the registers of who was interrupted in a safe return, what was left of that return.
+
+        Between its stores they are of two moments (AMD's return mitigation in the kernels of 2026).
+        """
+        symbol = self.image.symbol(site.ip)
+        return symbol is not None and symbol.name == "handle_interrupted_saferet"
+
     def _at(self, ip: int) -> KernelSite:
         thunk = self._thunk(ip)
         if thunk is not None:

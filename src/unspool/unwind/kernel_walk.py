@@ -109,6 +109,7 @@ class _Walk:
         self.partial = False
         self.in_entry = False
         self.trapped = False
+        self.changing = False
         self.trust = Trust.REGISTERS
         sp = registers.values.get(X86_64.sp, 0)
         self.position = Position(X86_64, thread.memory, thread.space, dict(registers.values), registers.pc, sp, exact=exact)
@@ -127,6 +128,7 @@ class _Walk:
                 site = site.unsaved
             callee = site
             position.exact = site.exact
+            self.changing = self.changing or (site.exact and self.sites.is_changing(site))
             rule = site.rule
             cfa = rule if isinstance(rule, Miss) else find_cfa(rule, position)
             shown = None if isinstance(cfa, Miss) else cfa
@@ -185,6 +187,8 @@ class _Walk:
         if cs in _USER_CS and ss == _USER_SS and sane and max(ip, sp) < _USER_TOP:
             self.user_registers, self.partial = cfa, site.saved_ip == 0
             return Miss(Stop.END_KERNEL_ENTRY)
+        if self.changing and cs == _KERNEL_CS:
+            return Miss(Stop.NO_UNWIND_INFO, "the kernel is changing the registers that were saved")
         if cs == _KERNEL_CS and ss in _KERNEL_SS and sane:
             return self._trapped(site, cfa, ip, sp) if self.sites.is_breakpoint(site) else None
         return Miss(Stop.END_UNEXPECTED, f"what lies at {cfa:#x} are no saved registers: CS would be {cs:#x}, SS {ss:#x}")
