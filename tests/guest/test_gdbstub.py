@@ -168,6 +168,18 @@ def test_a_machine_that_stood_still_before_is_left_so(gdb: FakeGdb, version: str
     assert not gdb.running
 
 
+def test_a_machine_that_was_let_run_meanwhile_runs_on(gdb: FakeGdb) -> None:
+    """A byte of ours stops it again, which is reported, and that stop is ended."""
+    gdb.set_running(running=False)
+    session = attach(Endpoint(path=str(gdb.path)))
+    assert session.stood_still
+    gdb.set_running(running=True)
+    session.hmp("info status")
+    assert not gdb.running
+    session.detach()
+    assert gdb.wait_running()
+
+
 @pytest.mark.parametrize(("version", "reason"), [("8.1.0", ""), ("10.0.2 (Debian)", ""), ("9.2.1", " (debug)"), ("development", "")])
 def test_a_stop_that_connecting_made_is_ended(gdb: FakeGdb, version: str, reason: str) -> None:
     """Since 8.1 QEMU does not report it."""

@@ -50,8 +50,13 @@ class Gdb:
         """Speak over that channel; `attach` makes one."""
         self.channel = channel
         self.watchdog = watchdog
-        self.stood_still = False
-        """The machine did not run when we came, so it is left as it is."""
+        self._waited = False
+        self._stopped = False
+
+    @property
+    def stood_still(self) -> bool:
+        """Whether the machine did not run when we came, and no stop was reported since, so that it is left as it is."""
+        return self._waited and not self._stopped
 
     def resume(self) -> bool:
         """Let the machine run; False when the watchdog did so before, because it was held too long."""
@@ -95,13 +100,12 @@ class Gdb:
         """The first exchange; TimeoutError when the stub serves another client."""
         answer = self.ask(b"qSupported", CONNECT_SECONDS)
         # QEMU before 8.1 reports the stop that our connecting made.
-        stopped = answer[:1] in _STOP_REPLIES
-        if stopped:
+        if self._stopped:
             answer = self.receive(CONNECT_SECONDS)
         if b"PacketSize=" not in answer:
             raise BadInput("what listens there is no gdbstub")
-        if not stopped:
-            self.stood_still = bool(_WAITS.match(self.hmp("info status"))) or _version(self.hmp("info version")) < _REPORTS_STOPS
+        if not self._stopped:
+            self._waited = bool(_WAITS.match(self.hmp("info status"))) or _version(self.hmp("info version")) < _REPORTS_STOPS
 
     def receive(self, seconds: float | None = None) -> bytes:
         """The next packet's contents; BadInput when its checksum is wrong."""
@@ -111,6 +115,7 @@ class Gdb:
         body, claimed = packet[:-3], packet[-2:]
         if claimed.lower() != b"%02x" % (sum(body) & 0xFF):
             raise BadInput("a gdb packet with a wrong checksum")
+        self._stopped = self._stopped or body[:1] in _STOP_REPLIES
         return body
 
     def ask(self, request: bytes, seconds: float | None = None) -> bytes:
