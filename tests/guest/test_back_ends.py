@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -333,7 +334,7 @@ NODES = [
         ("q35", []),
         ("pc", NODES),
         # A file that is not shared, as `-mem-path` makes it, and another block of the same size.
-        ("q35", ["-mem-path", "/dev/shm", "-object", "memory-backend-ram,id=dimm,size=4608M"]),
+        ("q35", ["-mem-path", tempfile.gettempdir(), "-object", "memory-backend-ram,id=dimm,size=4608M"]),
     ],
 )
 def test_the_memory_of_a_machine_that_cannot_be_asked_is_found(
