@@ -255,11 +255,15 @@ def test_a_narrow_window_has_room_for_the_picture(show: Show, view: str) -> None
 
 
 def test_two_device_pixels_for_one_are_used(show: Show) -> None:
+    """Also where the window keeps its size: it moved to another screen."""
     driver = drawn(show(""))
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 1000, "height": 700, "deviceScaleFactor": 2, "mobile": False})
+    width, height = driver.execute_script("return [innerWidth, innerHeight]")
+    sharp = "const c = document.querySelector(arguments[0]); return c.width - 2 * c.parentElement.clientWidth"
     try:
-        wait_for(driver, lambda found: found.execute_script("return document.querySelector('.flame canvas').width") == 2000)
-        wait_for(driver, lambda found: found.execute_script("return document.getElementById('timeline').width") > 1900)
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        for selector in (".flame canvas", "#timeline"):
+            wait_for(driver, lambda found, selector=selector: found.execute_script(sharp, selector) == 0)
         click_box(driver, 0.2, 3).perform()
         wait_for(driver, lambda found: text(found, ".tip").startswith("work (demo)"))
     finally:

@@ -5,7 +5,7 @@ import { Boxes } from "./boxes";
 import { pointed } from "./drag";
 import { Picture, describe } from "./picture";
 import { settle, state as now } from "./state";
-import { onTheme } from "./theme";
+import { onRatio, onTheme } from "./theme";
 import { matcher, percent } from "./words";
 
 export interface FlameProperties {
@@ -41,9 +41,9 @@ export function Flame(properties: FlameProperties) {
     if (latest.current.flip) made.view.scrollTop = made.view.scrollHeight - below;
     const resized = new ResizeObserver(() => made.size());
     resized.observe(view.current!);
-    const forget = onTheme(() => made.draw());
+    const forget = onTheme(() => made.draw()), same = onRatio(() => made.size());
     const still = pointed(made, () => { tip.current!.hidden = true; });
-    return () => { resized.disconnect(); forget(); still(); };
+    return () => { resized.disconnect(); forget(); same(); still(); };
   }, [boxes]);
 
   useEffect(() => {

@@ -10,6 +10,18 @@ export function toggleTheme(): void {
   for (const tell of listeners) tell();
 }
 
+// Another number of device pixels for one of the page's: a window that moved to another screen keeps its size, and no observer of sizes speaks.
+export function onRatio(tell: () => void): () => void {
+  let query: MediaQueryList;
+  const changed = () => { watch(); tell(); };
+  const watch = () => {
+    query = matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
+    query.addEventListener("change", changed, { once: true });
+  };
+  watch();
+  return () => query.removeEventListener("change", changed);
+}
+
 let kept: string | null = null;
 try { kept = localStorage.getItem("theme"); } catch { /* none is kept */ }
 if (kept ? kept === "dark" : matchMedia("(prefers-color-scheme: dark)").matches) root.classList.add("dark");

@@ -5,7 +5,7 @@ import { ticks } from "./axis";
 import { useData } from "./data";
 import { HATCHED, SERIES, VERDICTS } from "./palette";
 import { type State, change } from "./state";
-import { isDark, onTheme } from "./theme";
+import { isDark, onRatio, onTheme } from "./theme";
 import { count } from "./words";
 
 const KINDS = ["verdict", "ending", "process", "cpu", "trigger", "mode", "cgroup"];
@@ -28,9 +28,9 @@ export function Timeline({ state, guests }: { state: State; guests: boolean }) {
     const draw = () => paint(at, data, kind, chosen);
     const resized = new ResizeObserver(draw);
     resized.observe(at.parentElement!);
-    const forget = onTheme(draw);
+    const forget = onTheme(draw), same = onRatio(draw);
     draw();
-    return () => { resized.disconnect(); forget(); };
+    return () => { resized.disconnect(); forget(); same(); };
   }, [data, kind, chosen?.[0], chosen?.[1]]);
 
   const place = (event: PointerEvent) => {
