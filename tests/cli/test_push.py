@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.profiles.v1development import profiles_servic
 from store.recordings import HEADER, big, guests, small
 
 from unspool.cli.main import main
+from unspool.errors import NotPermitted
 from unspool.session import otlp_sender, push
 from unspool.store.writer import Writer
 
@@ -264,3 +265,14 @@ def test_there_is_one_thing_to_send(recording: Path, capsys: pytest.CaptureFixtu
     assert 1 == main(["push", "--otlp", "http://localhost:4318"])
     assert 1 == main(["push", "--otlp", "http://localhost:4318", "-a", str(recording)])
     assert 2 == capsys.readouterr().err.count("push takes either a recording, or -a, -p or --guest")
+
+
+def test_what_could_not_begin_is_not_counted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(*_: object) -> None:
+        raise NotPermitted("the kernel does not permit it")
+
+    monkeypatch.setattr("unspool.session.push_live.push_live", refused)
+    assert 1 == main(["push", "--otlp", "http://localhost:4318", "-a", "-d", "1"])
+    said = capsys.readouterr().err
+    assert "does not permit" in said
+    assert "arrived" not in said

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unspool.cli.guest_options import add_guest_arguments, guest_plan
+from unspool.cli.output import say
 from unspool.cli.printable import printable
 from unspool.cli.record import Screen
 from unspool.cli.sampling_options import add_duration, add_everything, add_frequency, add_pid, seconds
@@ -112,9 +112,13 @@ def push_live(arguments: argparse.Namespace, sender: Sender) -> int:
     try:
         with Ending(seconds=arguments.duration, processes=watched) as ending:
             state = push_live(plan, sender, arguments.interval, ending, show)
-    finally:
+    except BaseException:
         screen.clear()
-        tell(sender)
+        if sender.delivery.samples:
+            tell(sender)
+        raise
+    screen.clear()
+    tell(sender)
     for name, why in state.refused_guests:
         say(f"  guest {printable(name)} could not be sampled: {printable(why)}")
     if state.kernel_lost:
@@ -137,9 +141,3 @@ def tell(sender: Sender) -> None:
     """Print what became of the samples."""
     for line in summary(sender.delivery):
         say(line)
-
-
-def say(line: str) -> None:
-    """A line for the user."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
