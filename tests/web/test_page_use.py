@@ -209,6 +209,13 @@ def test_a_server_that_is_away_is_told_and_its_return_is_seen(show: Show) -> Non
     assert "inverted=1" in driver.current_url
 
 
+def test_a_server_that_was_started_anew_knows_no_page(show: Show) -> None:
+    driver = drawn(show(""))
+    driver.delete_all_cookies()
+    driver.find_element(By.ID, "inverted").click()
+    wait_for(driver, lambda found: "open the address that it printed" in text(found, "#app"))
+
+
 def test_a_recording_without_samples_says_so_in_every_view(browser: webdriver.Chrome, tmp_path: Path) -> None:
     with serving(empty(tmp_path / "a.unspool")) as running:
         for view in ("flame", "table", "sandwich", "chart"):
