@@ -123,10 +123,11 @@ swapper     0 [000] 4711.500001: sched:sched_switch: prev_comm=a
 def test_a_real_perf_recording_is_read(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     """Every sample that perf script prints is in the recording."""
     work = ["perl", "-e", "my $x = 0; for (1 .. 3_000_000) { $x += sqrt($_) }"]
-    # Without its cache of build ids (-B -N), in which perf aborts when another perf is at work.
-    record = ["perf", "record", "-q", "-B", "-N", "-e", "cpu-clock", "-F", "499", "-g", "-o", str(tmp_path / "p"), "--", *work]
+    # Without the cache of build ids that all perfs of the user share: perf aborts when another one is at work in it.
+    perf = ["perf", "--buildid-dir", str(tmp_path / "ids")]
+    record = [*perf, "record", "-q", "-B", "-N", "-e", "cpu-clock", "-F", "499", "-g", "-o", str(tmp_path / "p"), "--", *work]
     subprocess.run(record, check=True)
-    text = subprocess.run(["perf", "script", "-i", str(tmp_path / "p")], check=True, capture_output=True).stdout
+    text = subprocess.run([*perf, "script", "-i", str(tmp_path / "p")], check=True, capture_output=True).stdout
     heads = re.findall(rb"^\S.*cpu-clock", text, re.MULTILINE)
     assert heads
     recording = imported(tmp_path, "perl.perf", text)
