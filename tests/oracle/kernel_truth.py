@@ -20,6 +20,8 @@ LONGEST = 15
 """Bytes of the longest x86 instruction."""
 UNDECIDED = 300
 """Steps after which an entry that is still there will be returned to: no trick of the kernel keeps a false one for longer."""
+TRICK = 64
+"""Steps that such a trick takes when no interrupt comes into it: 16 calls that fill the return stack buffer are the longest."""
 AT_ONCE = 8
 """Steps in which a retpoline returns elsewhere than its call pushed. A tracer takes longer to put its trampoline into a caller's word."""
 PT_REGS = 168
@@ -150,8 +152,14 @@ class State:
         return pushed + self.base.found[self.returned :]
 
     def decided(self, steps: int) -> bool:
-        """Whether it is known after so many steps which of the entries are real."""
-        return all(entry.fate is not Fate.PENDING or (steps - entry.step >= UNDECIDED and not entry.detoured) for entry in self.entries)
+        """Whether it is known after so many steps which of the entries are real; not of what an interrupt came into at once."""
+        interrupted = steps
+        for entry in self.entries:
+            young = steps - entry.step < UNDECIDED or interrupted - entry.step < TRICK
+            if entry.fate is Fate.PENDING and (young or entry.detoured):
+                return False
+            interrupted = entry.step if entry.interrupt else interrupted
+        return True
 
 
 class Tracker:

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 from oracle.kernel_score import Told, is_exact, is_sound
-from oracle.kernel_truth import AT_ONCE, UNDECIDED, Instant, Operation, Region, State, Tracker, decode, regions
+from oracle.kernel_truth import AT_ONCE, TRICK, UNDECIDED, Instant, Operation, Region, State, Tracker, decode, regions
 
 from unspool.model.verdict import Stop
 
@@ -119,6 +119,24 @@ def test_a_retpolines_call_is_none() -> None:
     assert [outer] == truth(within) == truth(machine.state())
     machine.ret()
     assert [] == truth(machine.state())
+
+
+def test_a_retpoline_that_an_interrupt_came_into_is_not_decided_before_it_ends() -> None:
+    """However long the interrupt takes: its call is still pending, and is none."""
+    machine = Machine()
+    machine.enter()
+    machine.call(TEXT + 0x100)
+    machine.call(TEXT + 0x110)
+    machine.interrupt(TEXT + 0x900)
+    within = machine.state()
+    assert not within.decided(machine.tracker.steps + UNDECIDED)
+    old = Machine()
+    old.enter()
+    old.call(TEXT + 0x100)
+    for step in range(TRICK):
+        old.go(NOP, TEXT + 0x101 + step)
+    old.interrupt(TEXT + 0x900)
+    assert old.state().decided(old.tracker.steps + UNDECIDED)
 
 
 def test_filling_the_return_stack_buffer_calls_nothing() -> None:
