@@ -13,6 +13,7 @@ from typing import Protocol
 
 from unspool import sandbox
 from unspool.capture.guest_channel import Channel, Closed, Kind, Message, TimedOut, pair
+from unspool.formats.paging import PAGE
 from unspool.model.memory import Memory
 
 MAX_READ = 1 << 20
@@ -21,6 +22,8 @@ LONGEST_READ = 64 << 20
 """Bytes that one read of the decoder's may have; it asks for them piece by piece."""
 MAX_READS = 2_000_000
 """Reads that the decoder may ask for while it works on one request."""
+MOST_AHEAD = 64
+"""Pages that the decoder may ask for at once."""
 READ = struct.Struct("<QI")
 
 
@@ -104,13 +107,26 @@ class Decoder:
             self._pid = 0
 
     def _serve(self, message: Message) -> None:
-        if len(message.body) != READ.size:
+        count, rest = divmod(len(message.body), READ.size)
+        if rest or not 0 < count <= MOST_AHEAD:
             raise Closed("a read that is none")
+        if count > 1:
+            self._serve_pages(message.body)
+            return
         address, size = READ.unpack(message.body)
         if size > MAX_READ:
             raise Closed("a read that is too large")
         data = self._physical.read(address, size)
         self._channel.send(Kind.NOTHING if data is None else Kind.BYTES, data or b"")
+
+    def _serve_pages(self, body: bytes) -> None:
+        """Answer with a byte for each page (1: it is there), and those that are."""
+        pages = []
+        for address, size in READ.iter_unpack(body):
+            if size != PAGE:
+                raise Closed("pages that are none")
+            pages.append(self._physical.read(address, PAGE))
+        self._channel.send(Kind.BYTES, bytes(page is not None for page in pages) + b"".join(page or b"" for page in pages))
 
     def _dead(self, reason: str) -> DecoderDied:
         self.close()
@@ -118,14 +134,53 @@ class Decoder:
 
 
 class AskedMemory:
-    """Guest-physical memory in the decoder, read by its parent where the decoder has no descriptor of it."""
+    """Guest-physical memory in the decoder, read by its parent where the decoder has no descriptor of it.
+
+    A question takes longer than most of what is done with its answer, and a vCPU is held meanwhile. So the pages that the last sample of
+    that vCPU needed are asked for together. Only which ones they were is remembered: their bytes are of this request, and are given once.
+    """
 
     def __init__(self, channel: Channel) -> None:
         """Ask through that channel."""
         self._channel = channel
+        self._needed: dict[int, list[int]] = {}
+        self._now: list[int] | None = None
+        self._wanted: list[int] = []
+        self._ahead: dict[int, bytes | None] = {}
+
+    def renew(self, vcpu: int | None) -> None:
+        """Another request begins: a sample of that vCPU, or (None) something else, for which nothing is asked ahead."""
+        self._ahead.clear()
+        self._now, self._wanted = None, []
+        if vcpu is not None:
+            self._wanted = self._needed.get(vcpu, [])
+            self._now = self._needed[vcpu] = []
 
     def read(self, address: int, size: int) -> bytes | None:
         """The bytes, None where there are none."""
+        if self._now is not None and size == PAGE and len(self._now) < MOST_AHEAD:
+            if self._wanted:
+                self._look_ahead()
+            self._now.append(address)
+            if address in self._ahead:
+                return self._ahead.pop(address)
+        return self._asked(address, size)
+
+    def _look_ahead(self) -> None:
+        wanted, self._wanted = list(dict.fromkeys(self._wanted)), []
+        if len(wanted) < 2:
+            return
+        self._channel.send(Kind.READ, b"".join(READ.pack(address, PAGE) for address in wanted))
+        message = self._channel.receive()
+        there, data = message.body[: len(wanted)], message.body[len(wanted) :]
+        if message.kind != Kind.BYTES or len(data) != PAGE * sum(there):
+            return
+        at = 0
+        for address, is_there in zip(wanted, there, strict=True):
+            self._ahead[address] = data[at : at + PAGE] if is_there else None
+            at += PAGE * is_there
+
+    def _asked(self, address: int, size: int) -> bytes | None:
         if not 0 < size <= LONGEST_READ or not 0 <= address <= (1 << 64) - size:
             return None
         parts = []
@@ -156,12 +211,14 @@ def _child(theirs: object, prepare: Prepare, descriptors: Sequence[int]) -> None
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         channel = Channel(sandbox.keep_only(theirs, *descriptors))  # type: ignore[arg-type]
-        handler = prepare(AskedMemory(channel), list(range(4, 4 + len(descriptors))))
+        memory = AskedMemory(channel)
+        handler = prepare(memory, list(range(4, 4 + len(descriptors))))
         # A recording may go on for days: each request has its own time limit instead.
         sandbox.restrict(cpu_seconds=None)
         while True:
             request = channel.receive().value()
             assert isinstance(request, dict)
+            memory.renew(request.get("vcpu") if request.get("op") == "sample" else None)
             answer = handler(request)
             if answer is None:
                 channel.send(Kind.NOTHING, b"")
