@@ -27,7 +27,7 @@ def work(n):
 while time.process_time() < float(sys.argv[1]):
     work(300)
 """
-SECONDS = 10
+SECONDS = 8
 """CPU time of each program, so that as many samples are taken on a busy machine."""
 ROUNDS = 3
 """At most: a round of all formats and peers takes half a minute on a quiet machine."""
@@ -63,11 +63,11 @@ Peer = Callable[[Sampled], Command]
 
 
 def exports(bench: Bench, rounds: int) -> Iterator[Figure]:
-    """The start of all commands, then samples a CPU second and bytes a sample of each format."""
+    """Samples a CPU second and bytes a sample of each format, and the start of all commands."""
     few, many = sampled(bench, "99", "0.2"), sampled(bench, "19999", str(SECONDS))
     samples = many.samples - few.samples
     peers = peers_of((few, many))
-    figures, starts = [], []
+    starts = []
     for name, form in FORMATS.items():
         who, peer = peers.get(name, ("", None))
         ours, theirs = Taken(), Taken()
@@ -76,11 +76,10 @@ def exports(bench: Bench, rounds: int) -> Iterator[Figure]:
             if peer:
                 measure(theirs, bench.folder / f"peer{form.suffixes[0]}", (few, many), peer)
         starts += ours.start
-        figures.append(Figure(f"export {name}", "k samples/s", ours.speeds(samples), theirs.speeds(samples), who))
+        yield Figure(f"export {name}", "k samples/s", ours.speeds(samples), theirs.speeds(samples), who)
         peer_size = [theirs.size / many.samples] if peer else []
-        figures.append(Figure(f"export {name}, bytes a sample", "B", [ours.size / many.samples], peer_size, who))
-    yield Figure(f"export, start (whole command, {few.samples} samples)", "ms", [start * 1000 for start in starts], [], "")
-    yield from figures
+        yield Figure(f"export {name}, bytes a sample", "B", [ours.size / many.samples], peer_size, who)
+    yield Figure("export, start of the command", "ms", [start * 1000 for start in starts], [], "")
 
 
 def measure(taken: Taken, output: Path, inputs: tuple[Sampled, Sampled], command: Peer) -> None:
@@ -102,7 +101,7 @@ def export(recording: Path, form: str) -> Command:
 def sampled(bench: Bench, hz: str, seconds: str) -> Sampled:
     """Samples of two Python programs, as perf's file and as a recording."""
     data, text, recording = bench.fresh(".data"), bench.fresh(".perf"), bench.fresh()
-    record = ["perf", "record", "-q", "-e", "cpu-clock", "-F", hz, "--sample-cpu", "-g", "-m", "2048", "-o", data, "--"]
+    record = ["perf", "record", "-q", "-e", "cpu-clock", "-F", hz, "--sample-cpu", "-g", "-o", data, "--"]
     both = '/usr/bin/python3 -c "$0" "$1" & /usr/bin/python3 -c "$0" "$1"; wait'
     for attempt in range(3):
         # perf 6.1 aborts now and then at its end.
