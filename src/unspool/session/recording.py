@@ -150,7 +150,6 @@ class Recording:
         self.recorder = self._recorder(held)
         self._started = time.monotonic()
         self._stopped: float | None = None
-        raise_priority()
 
     def run(self, ending: Ending, show: Show) -> None:
         """Take samples until it is time to end, and store them all."""
@@ -165,6 +164,8 @@ class Recording:
         try:
             self.writer.machine(machine_properties() | {"sampled-by": self._sampled_by()})
             if self._can_store(ending):
+                # Not before: what is loaded until here would keep the CPU from what is recorded.
+                raise_priority()
                 self._take_samples(ending, show)
         finally:
             # Also at the second Ctrl-C: what was taken until then is worth keeping.
