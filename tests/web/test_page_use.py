@@ -296,12 +296,12 @@ def test_another_recording_has_other_threads(show: Show) -> None:
 
 
 def test_escape_closes_the_help_and_leaves_the_picture(show: Show) -> None:
-    driver = drawn(show("part=0.1,0.6"))
+    driver = drawn(show("focus=2"))
     press(driver, "?")
     wait_for(driver, lambda found: found.find_elements(By.CSS_SELECTOR, ".help"))
     press(driver, Keys.ESCAPE)
     wait_for(driver, lambda found: not found.find_elements(By.CSS_SELECTOR, ".help"))
-    assert {"part": ["0.1,0.6"]} == state_of(driver)
+    assert {"focus": ["2"]} == state_of(driver)
 
 
 def test_a_recording_that_is_replaced_is_still_shown(browser: webdriver.Chrome, tmp_path: Path) -> None:
