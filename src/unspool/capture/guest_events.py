@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from unspool.capture.guest_budget import Budget
 from unspool.capture.guest_channel import Channel, Closed, Message
-from unspool.capture.guest_wire import Failed, GuestStack, KernelFound, checked_kernel, checked_stack, stack_to_wire
+from unspool.capture.guest_wire import BadAnswer, Failed, GuestStack, KernelFound, checked_kernel, checked_stack, stack_to_wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def events(messages: list[Message]) -> Iterator[Event]:
     for message in messages:
         try:
             yield _event(message)
-        except (KeyError, TypeError, ValueError) as error:
+        except (BadAnswer, KeyError, TypeError, ValueError) as error:
             raise Closed("a message that is none of a sampler's") from error
 
 
