@@ -77,7 +77,7 @@ def show(driver: webdriver.Chrome, server: Server, state: str, drawn: str = ".fl
 
 def save(driver: webdriver.Chrome, name: str) -> None:
     """The picture of what the browser shows."""
-    driver.save_screenshot(str(PICTURES / f"tour-{name}.png"))
+    driver.save_screenshot(str(PICTURES / f"{name}.png"))
 
 
 def pictures(driver: webdriver.Chrome, server: Server) -> None:
@@ -89,19 +89,19 @@ def pictures(driver: webdriver.Chrome, server: Server) -> None:
         picture, int(-picture.size["width"] * 0.35), int(-picture.size["height"] * 0.2)
     ).perform()
     wait_for(driver, lambda found: found.find_element(By.CSS_SELECTOR, ".tip").text)
-    save(driver, "flame")
+    save(driver, "tour-flame")
     driver.set_window_size(1200, 1060)
     show(driver, server, "view=quality", "#unnamed")
-    save(driver, "quality")
+    save(driver, "tour-quality")
     name, module = hottest(server, "cc1")
     chosen = urlencode({"view": "sandwich", "comm": "cc1", "function": name, "in": module})
     show(driver, server, chosen, ".layers h3:nth-of-type(2) + .flame canvas[data-drawn]")
-    save(driver, "sandwich")
+    save(driver, "tour-sandwich")
     driver.set_window_size(1200, 760)
     show(driver, server, "view=chart&comm=python3")
-    save(driver, "chart")
+    save(driver, "tour-chart")
     show(driver, server, "view=diff")
-    save(driver, "diff")
+    save(driver, "tour-diff")
 
 
 def picture_of_guest(driver: webdriver.Chrome, server: Server) -> None:
@@ -109,7 +109,7 @@ def picture_of_guest(driver: webdriver.Chrome, server: Server) -> None:
     driver.get(server.link)
     driver.set_window_size(1200, 760)
     show(driver, server, "series=vcpu")
-    save(driver, "guest")
+    save(driver, "tour-guest")
 
 
 def main() -> None:
