@@ -11,7 +11,7 @@ from unspool.capture.features import ATTEMPTS
 from unspool.capture.frames import Tally
 from unspool.cli import record, sampling_options
 from unspool.cli.main import parser_for
-from unspool.cli.recording_summary import progress_line, share, summary
+from unspool.cli.recording_summary import progress_line, summary
 from unspool.errors import BadRequest
 from unspool.model.verdict import Stop, Verdict
 from unspool.session.recording import Plan, Progress, check_rate, request_of, ring_bytes, watched_processes
@@ -101,8 +101,8 @@ def test_the_summary_says_how_much_is_whole_and_why_the_rest_is_cut() -> None:
         "out.unspool: 1,005 samples in 2.5 s, 3 lost",
         "  95.0 % of the stacks are whole, 90.0 % reliable, 5 samples without user stack (kernel threads, exiting threads)",
         "  cut:",
-        "      4.0 %  no-unwind-info         liba.so\\x1b[31m 30, libb.so 10",
-        "      1.0 %  page-absent",
+        "       4.0 %  no-unwind-info         liba.so\\x1b[31m 30, libb.so 10",
+        "       1.0 %  page-absent",
     ] == list(summary(progress))
 
 
@@ -112,12 +112,14 @@ def test_a_recording_without_samples_says_so() -> None:
 
 def test_the_line_while_it_runs() -> None:
     progress = Progress(Path("out"), seconds=3.2, samples=1234, lost=1, tallies=[tally(Stop.END_PROCESS_ENTRY, 1234)])
-    assert "3 s  1,234 samples  100 % whole  1 lost" == progress_line("recording", progress)
+    assert "3 s  1,234 samples  100.0 % whole  1 lost" == progress_line("recording", progress)
     assert "naming" in progress_line("naming", progress)
 
 
 def test_a_share_is_never_rounded_up_to_all() -> None:
-    assert ["99.9 %", "100 %", "0.0 %", "-"] == [share(*numbers) for numbers in ((99999, 100000), (5, 5), (1, 100000), (0, 0))]
+    (_, *lines) = summary(Progress(Path("out"), samples=9999, tallies=[tally(Stop.END_PROCESS_ENTRY, 9998), tally(Stop.MEM_FAULT, 1)]))
+    assert "> 99.9 % of the stacks are whole" in lines[0]
+    assert any("< 0.1 %  mem-fault" in line for line in lines)
 
 
 def test_nothing_is_drawn_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -359,9 +359,9 @@ def test_an_empty_table_is_no_error() -> None:
 def test_the_text() -> None:
     lines = list(top.lines(TABLE, 3))
     assert "100 samples in 9.6 s, 88.9 % whole, 77.8 % reliable, 3 lost" == lines[0]
-    assert "   self   total  reliable     cut  function" == lines[2]
-    assert " 10.0 %   90.0 %    77.8 %   11.1 %  main  (/usr/bin/demo)" == lines[4]
-    assert r" 6.0 %     0.0 %    0.0 %  evil\x1b]0;owned\x07[red]\u202eeman\n[/red]  (/lib/[bold]x.so)" in lines[5]
+    assert "    self     total  reliable       cut  function" == lines[2]
+    assert "  10.0 %    90.0 %    77.8 %    11.1 %  main  (/usr/bin/demo)" == lines[4]
+    assert r"   6.0 %     6.0 %     0.0 %     0.0 %  evil\x1b]0;owned\x07[red]\u202eeman\n[/red]  (/lib/[bold]x.so)" in lines[5]
     assert "libcut" not in "".join(lines)
     assert r"kworker\x1b[2J" in lines[-1]
     assert ["0 samples in 0.0 s, no user stacks, 0 lost", "nothing of what was asked for ran on a CPU"] == list(top.lines(Table(), 3))

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from unspool.cli.filters import add_filter_arguments, filter_of
 from unspool.cli.output import write_lines
 from unspool.cli.printable import printable
+from unspool.model.percent import percent
 from unspool.profile.columns import Profile
 from unspool.profile.difference import Change, difference
 from unspool.profile.quality import Quality, quality
@@ -93,7 +94,7 @@ def _measured(profile: Profile, found: Quality) -> str:
     parts = [f"{found.samples:>9,} samples in {about.duration_s:.1f} s"]
     if about.period_ns:
         parts.append(f"{profile.weight * about.period_ns / 1e9:.2f} s of CPU time")
-    parts += [f"{100 * found.stack_share(found.whole):.1f} % of user stacks whole", f"{about.lost:,} lost"]
+    parts += [f"{percent(found.stack_share(found.whole))} of user stacks whole", f"{about.lost:,} lost"]
     return ", ".join(parts) + (f"  {printable(about.command)}" if about.command else "")
 
 

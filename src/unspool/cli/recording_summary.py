@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from unspool.cli.printable import printable
+from unspool.model.percent import percent
 from unspool.model.verdict import Stop, Trust, Verdict
 from unspool.session.recording import Progress
 
@@ -23,7 +24,7 @@ def progress_line(stage: str, progress: Progress) -> str:
     if stage == "naming":
         return f"{progress.samples:,} samples; naming their functions: {progress.files_named} of {progress.files} files"
     whole, cut = ended(progress.tallies)
-    parts = [f"{progress.seconds:.0f} s", f"{progress.samples:,} samples", f"{share(whole, whole + cut)} whole"]
+    parts = [f"{progress.seconds:.0f} s", f"{progress.samples:,} samples", f"{percent(whole, whole + cut)} whole"]
     if progress.lost:
         parts.append(f"{progress.lost:,} lost")
     return "  ".join(parts)
@@ -44,9 +45,9 @@ def summary(progress: Progress) -> Iterator[str]:
         yield "  no samples: nothing of what was asked for ran on a CPU"
         return
     reliable = sum(tally.samples for tally in progress.tallies if tally.verdict is Verdict.RELIABLE)
-    words = [f"{share(whole, stacks)} of the stacks are whole"]
+    words = [f"{percent(whole, stacks)} of the stacks are whole"]
     if reliable:
-        words.append(f"{share(reliable, stacks)} reliable")
+        words.append(f"{percent(reliable, stacks)} reliable")
     kernel_only = sum(tally.samples for tally in progress.tallies) - stacks
     if kernel_only:
         words.append(f"{kernel_only:,} samples without user stack (kernel threads, exiting threads)")
@@ -63,7 +64,9 @@ def guest_line(guest: GuestTotals, seconds: float) -> str:
     kernel = printable(guest.kernel) or "no kernel found (`unspool guest list` says why)"
     parts = [f"{kernel}{boots}", f"{guest.samples:,} samples", f"{guest.idle:,} idle"]
     if guest.in_kernel:
-        parts.append(f"{guest.in_kernel:,} in its kernel, {share(guest.kernel_whole, guest.in_kernel)} of them whole to the kernel's entry")
+        parts.append(
+            f"{guest.in_kernel:,} in its kernel, {percent(guest.kernel_whole, guest.in_kernel)} of them whole to the kernel's entry"
+        )
     if guest.lost:
         parts.append(f"{guest.lost:,} lost")
     if guest.held and seconds:
@@ -98,19 +101,7 @@ def cut_lines(tallies: Sequence[Tally], stacks: int) -> Iterator[str]:
     ordered = sorted(reasons.items(), key=lambda item: -item[1].total())
     for stop, modules in ordered[:MOST_STOPS]:
         named = [f"{printable(path.rpartition('/')[2])} {count:,}" for path, count in modules.most_common(MOST_MODULES) if path]
-        yield f"    {share(modules.total(), stacks):>7}  {stop.label:<22} {', '.join(named)}".rstrip()
+        yield f"    {percent(modules.total(), stacks):>8}  {stop.label:<22} {', '.join(named)}".rstrip()
     rest = sum(modules.total() for _, modules in ordered[MOST_STOPS:])
     if rest:
-        yield f"    {share(rest, stacks):>7}  {len(ordered) - MOST_STOPS} other reasons"
-
-
-def share(part: int, whole: int) -> str:
-    """A share in per cent, never rounded up to all.
-
-    >>> share(9999, 10000), share(1, 3), share(0, 0)
-    ('99.9 %', '33.3 %', '-')
-    """
-    if not whole:
-        return "-"
-    tenths = part * 1000 // whole
-    return f"{tenths // 10}.{tenths % 10} %" if part < whole else "100 %"
+        yield f"    {percent(rest, stacks):>8}  {len(ordered) - MOST_STOPS} other reasons"

@@ -20,6 +20,7 @@ from unspool.cli.printable import printable
 from unspool.cli.tree_text import tree_lines
 from unspool.errors import BadRequest
 from unspool.model.guest import HOST, Guest
+from unspool.model.percent import percent
 from unspool.model.verdict import Stop, Verdict
 from unspool.profile.columns import UNKNOWN, About, Profile, ending_of
 from unspool.profile.quality import Cause, Quality, quality
@@ -258,7 +259,7 @@ def _functions(rows: list[FunctionRow], weight: int) -> Iterator[str]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:>6.1f} %"
+    return f"{percent(share):>8}"
 
 
 def _time(nanoseconds: int) -> str:

@@ -19,6 +19,7 @@ from unspool.cli.printable import printable
 from unspool.cli.sampling_options import add_duration, add_everything, add_frequency, add_pid
 from unspool.errors import BadRequest, Unsupported
 from unspool.model.guest import HOST
+from unspool.model.percent import percent
 
 if TYPE_CHECKING:
     from unspool.session.recording import Plan
@@ -106,23 +107,24 @@ def lines(table: Table, top: int) -> Iterator[str]:
         yield "nothing of what was asked for ran on a CPU"
         return
     yield ""
-    yield "   self   total  reliable     cut  function"
+    yield f"{'self':>8}  {'total':>8}  reliable  {'cut':>8}  function"
     for line in table.functions[:top]:
         module = f"  ({printable(line.module)})" if line.module and "+0x" not in line.name else ""
-        yield f"{'  '.join(figures(line, total.samples))}  {printable(line.name)}{module}"
+        cells = "  ".join(f"{cell:>8}" for cell in figures(line, total.samples))
+        yield f"{cells}  {printable(line.name)}{module}"
     yield ""
-    yield "  share  reliable     cut      pid      tid  thread"
+    yield f"{'share':>8}  reliable  {'cut':>8}  {'pid':>7}  {'tid':>7}  thread"
     for thread in table.threads[: min(top, 10)]:
         own = thread.total
-        shares = f"{percent(own.samples, total.samples)}  {percent(own.reliable, own.stacks):>8}  {percent(own.cut, own.stacks)}"
-        yield f"{shares}  {thread.pid:>7}  {thread.tid:>7}  {printable(named(thread))}"
+        shares = (percent(own.samples, total.samples), percent(own.reliable, own.stacks), percent(own.cut, own.stacks))
+        yield f"{'  '.join(f'{share:>8}' for share in shares)}  {thread.pid:>7}  {thread.tid:>7}  {printable(named(thread))}"
 
 
 def figures(line: FunctionLine, samples: int) -> tuple[str, str, str, str]:
     """A function's numbers: its share of the time itself and in all, and what is known of the stacks that it is on."""
     total = line.total
-    reliable = f"{percent(total.reliable, total.stacks):>8}"
-    return percent(line.own, samples), percent(total.samples, samples), reliable, percent(total.cut, total.stacks)
+    of_stacks = percent(total.reliable, total.stacks), percent(total.cut, total.stacks)
+    return percent(line.own, samples), percent(total.samples, samples), *of_stacks
 
 
 def named(line: ThreadLine) -> str:
@@ -135,13 +137,4 @@ def proof(total: Share) -> str:
     """What is known of the stacks, in words."""
     if not total.stacks:
         return "no user stacks"
-    return f"{percent(total.whole, total.stacks).strip()} whole, {percent(total.reliable, total.stacks).strip()} reliable"
-
-
-def percent(part: int, whole: int) -> str:
-    """A share in per cent, seven wide.
-
-    >>> percent(1, 3), percent(0, 0)
-    (' 33.3 %', '      -')
-    """
-    return f"{100 * part / whole:5.1f} %" if whole else f"{'-':>7}"
+    return f"{percent(total.whole, total.stacks)} whole, {percent(total.reliable, total.stacks)} reliable"

@@ -15,15 +15,16 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 
 from unspool.cli.printable import printable
-from unspool.cli.top import figures, named, percent, proof
+from unspool.cli.top import figures, named, proof
 from unspool.model.guest import HOST
+from unspool.model.percent import percent
 from unspool.session.top import WINDOWS, FunctionLine, Share, Source, Table, ThreadLine, View
 
 REFRESH = 0.25
 """Seconds between two looks for a newer table."""
 
 MOST_ROWS = 500
-WIDTHS = {"self": 7, "total": 7, "share": 7, "reliable": 9, "cut": 7, "tid": 8}
+WIDTHS = {"self": 8, "total": 8, "share": 8, "reliable": 9, "cut": 8, "tid": 8}
 """Columns of the terminal for each number; each has one free on both sides."""
 
 NAME_ROOM = 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from unspool.cli.printable import printable
+from unspool.model.percent import percent
 from unspool.profile.columns import Profile
 from unspool.profile.tree import Grouping, Tree, grow
 
@@ -20,7 +21,7 @@ def tree_lines(profile: Profile, by: Grouping, least_percent: float) -> Iterator
     waiting = _branches(tree, 0, least, "")
     while waiting:
         node, lead, below = waiting.pop()
-        shares = "  ".join(f"{100 * int(value[node]) / whole:>6.1f} %" for value in (tree.total, tree.own))
+        shares = "  ".join(f"{percent(int(value[node]), whole):>8}" for value in (tree.total, tree.own))
         yield f"{shares}  {lead}{_name(tree, profile, node)}"
         waiting.extend(_branches(tree, node, least, below))
 

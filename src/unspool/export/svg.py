@@ -10,6 +10,7 @@ from html import escape
 
 from unspool.export.layout import kinds, lay_out
 from unspool.export.options import FunctionKind, Options, one_line
+from unspool.model.percent import percent
 from unspool.profile.columns import Profile
 from unspool.profile.quality import quality
 from unspool.profile.tree import grow
@@ -75,7 +76,7 @@ def chunks(profile: Profile, options: Options) -> Iterator[bytes]:
 def _head(profile: Profile, options: Options, height: int) -> str:
     found = quality(profile)
     title = one_line(options.title or profile.about.command or profile.about.hostname or "flame graph")
-    whole = f"{100 * found.stack_share(found.whole):.1f} % of user stacks whole"
+    whole = f"{percent(found.stack_share(found.whole))} of user stacks whole"
     say = f"{found.samples:,} samples, {whole}, {profile.about.lost:,} lost; width is share of samples"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:.0f} {height}" width="{WIDTH:.0f}" height="{height}" role="img">\n',
