@@ -26,7 +26,7 @@ def explain(stop: Stop) -> Explanation:
 
 _NOTHING = "Nothing: this is how a whole stack ends."
 _REPORT = "Report it with the file: `unspool audit FILE` shows the rule."
-_AGAIN = "Ask again: the next look finds the process in a steady state."
+_AGAIN = "It passes: the next sample, or another look, finds the process in a steady state."
 
 _EXPLANATIONS = {
     Stop.NONE: Explanation("No reason was given.", "Nothing."),
@@ -87,7 +87,7 @@ _EXPLANATIONS = {
     ),
     Stop.PAGE_ABSENT: Explanation(
         "A page of the stack or of the unwind data was not in memory, and this look was not allowed to wait for it.",
-        "Use a kernel from 6.18 on, where the walk is repeated with page faults.",
+        "From Linux 6.18 on the walk is repeated with page faults, and this means that the thread ended first; before, use such a kernel.",
     ),
     Stop.SNAPSHOT_SHORT: Explanation(
         "The copied piece of stack ends before the stack does.", "Copy more bytes, or record with Unspool itself: it copies none."
