@@ -40,9 +40,9 @@ function Changes({ data, state }: { data: DiffData; state: State }) {
   const own = (row: number) => rows.own_after[row]! - rows.own_before[row]!, total = (row: number) => rows.total_after[row]! - rows.total_before[row]!;
   const share = (id: string, title: string, values: number[]): Column => ({ id, title, number: true, value: (row) => values[row]!, cell: (row) => percent(values[row]!, 1) });
   const columns: Column[] = [
-    { id: "change", title: "Self, points", number: true, value: (row) => Math.abs(own(row)), cell: (row) => points(own(row)) },
+    { id: "change", title: "Self, points", number: true, long: true, value: (row) => Math.abs(own(row)), cell: (row) => points(own(row)) },
     share("own-before", "before", rows.own_before), share("own-after", "after", rows.own_after),
-    { id: "change-total", title: "Total, points", number: true, value: (row) => Math.abs(total(row)), cell: (row) => points(total(row)) },
+    { id: "change-total", title: "Total, points", number: true, long: true, value: (row) => Math.abs(total(row)), cell: (row) => points(total(row)) },
     share("total-before", "before", rows.total_before), share("total-after", "after", rows.total_after),
     { id: "function", title: "Function", wide: true, value: (row) => rows.name[row]!, cell: (row) => <span title={rows.name[row]}>{rows.name[row]}</span> },
     { id: "module", title: "File", value: (row) => rows.module[row]!, cell: (row) => rows.module[row]! },

@@ -5,7 +5,7 @@ import { Nothing, Wait, useData } from "./data";
 import { Flame } from "./flame";
 import { type State, change } from "./state";
 import { type Column, Table } from "./table";
-import { count, file, matcher, percent } from "./words";
+import { among, count, file, matcher, percent } from "./words";
 
 export function useFunctions(state: State) { return useData<FunctionsData>("functions", [["file", state.file], ...state.filter()]); }
 
@@ -57,7 +57,7 @@ function Layers({ state }: { state: State }) {
   const { callers, callees, weight } = loaded.data, part = { search: state.get("search"), focus: 0, unit: "samples", whole: weight, onPick: pickFunction };
   return (
     <div class="layers">
-      <h2>{state.get("function")} <small>{percent(callees.total[0] ?? 0, weight)} of all samples; a click moves on to another function</small></h2>
+      <h2>{state.get("function")} <small>{percent(callees.total[0] ?? 0, weight)} {among(state.hasFilter)}; a click moves on to another function</small></h2>
       <h3>Callers, the nearest at the bottom</h3>
       <Flame key="callers" {...part} data={callers} flip label="Callers" onFocus={(box) => pickBox(callers, box)} />
       <h3>What it calls</h3>

@@ -1,10 +1,10 @@
 // Draws boxes on a canvas as large as what is seen. What it costs is bounded by the pixels, not by the number of boxes.
 import type { Boxes } from "./boxes";
-import { ticks } from "./axis";
+import { marks } from "./axis";
 import { HATCH, KINDS, MATCH, changeColour } from "./palette";
 
 export const ROW = 19;
-const TEXT = 3, NARROW = 0.6, MICRO = 1e6, MOST_TICKS = 200;
+const TEXT = 3, NARROW = 0.6, MICRO = 1e6;
 
 export interface Window { from: number; to: number; width: number; height: number; scroll: number; flip: boolean; dark: boolean; hover: number; cursor: number; focus: number }
 
@@ -29,22 +29,18 @@ export function paint(context: CanvasRenderingContext2D, boxes: Boxes, seen: Win
 }
 
 // The times of a flame chart, from its begin on: lines through the picture, and numbers in its first row. Gives the numbers.
-export function paintTimes(context: CanvasRenderingContext2D, boxes: Boxes, seen: Window, begin: number): string[] {
-  const from = begin + seen.from / MICRO, to = begin + seen.to / MICRO, { first, step, digits } = ticks(from, to, seen.width);
-  const title = context.measureText(boxes.name(0)).width + 2 * TEXT, said: string[] = [];
-  for (let at = first, count = 0; at <= to && count < MOST_TICKS; at = first + ++count * step) {
-    const x = Math.round(((at - from) / (to - from)) * seen.width), text = `${at.toFixed(digits)} s`, wide = context.measureText(text).width;
-    context.fillStyle = seen.dark ? "rgba(255,255,255,.25)" : "rgba(0,0,0,.22)";
-    context.fillRect(x, 0, 1, seen.height);
-    // The thread's name stands there.
-    if ((x < title && seen.scroll === 0) || x + wide + TEXT > seen.width) continue;
+export function paintTimes(context: CanvasRenderingContext2D, seen: Window, begin: number): string[] {
+  const all = marks(begin + seen.from / MICRO, begin + seen.to / MICRO, seen.width, (text) => context.measureText(text).width);
+  context.fillStyle = seen.dark ? "rgba(255,255,255,.25)" : "rgba(0,0,0,.22)";
+  for (const { x } of all) context.fillRect(x, 0, 1, seen.height);
+  const said = all.filter(({ left }) => left !== null);
+  for (const { text, left } of said) {
     context.fillStyle = seen.dark ? "#30343b" : "#eaeaea";
-    context.fillRect(x + 1, 0, wide + 2 * TEXT, ROW - 1);
+    context.fillRect(left! - TEXT, 0, context.measureText(text).width + 2 * TEXT, ROW - 1);
     context.fillStyle = seen.dark ? "#f4f4f4" : "#111";
-    context.fillText(text, x + 1 + TEXT, ROW / 2);
-    said.push(text);
+    context.fillText(text, left!, ROW / 2);
   }
-  return said;
+  return said.map(({ text }) => text);
 }
 
 interface Level { level: number; top: number; scale: number; letter: number }
@@ -109,7 +105,8 @@ function paintBox(context: CanvasRenderingContext2D, boxes: Boxes, seen: Window,
     context.strokeRect(x + 1, top + 1, Math.max(width - 2.5, 0.5), ROW - 3);
   }
   const room = Math.floor((width - 2 * TEXT) / spot.letter);
-  if (room >= 3) {
+  // The first row of a chart is for the times; the thread's name stands above the picture.
+  if (room >= 3 && (box || boxes.data.start_s === undefined)) {
     const name = label(boxes, box);
     context.fillStyle = seen.dark ? "#f4f4f4" : "#111";
     context.fillText(name.length <= room ? name : `${name.slice(0, room - 1)}\u2026`, x + TEXT, top + ROW / 2);

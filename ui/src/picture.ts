@@ -65,7 +65,7 @@ export class Picture {
   }
   now(): void {
     const context = this.canvas.getContext("2d")!, drawn = paint(context, this.boxes, this.seen()), begin = this.boxes.data.start_s;
-    if (begin !== undefined && this.to > this.from) this.canvas.dataset["times"] = paintTimes(context, this.boxes, this.seen(), begin).join(", ");
+    if (begin !== undefined && this.to > this.from) this.canvas.dataset["times"] = paintTimes(context, this.seen(), begin).join(", ");
     // When the picture first stood on the screen, in milliseconds from the visit: bench/page.py reads it.
     this.canvas.dataset["painted"] ??= performance.now().toFixed(1);
     Object.assign(this.canvas.dataset, { boxes: String(this.boxes.count), drawn: String(drawn), focus: String(this.focus), width: String(this.to - this.from) });

@@ -2,11 +2,11 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
-export interface Column { id: string; title: string; number?: boolean; wide?: boolean; cell: (row: number) => ComponentChildren; value: (row: number) => number | string }
+export interface Column { id: string; title: string; number?: boolean; long?: boolean; wide?: boolean; cell: (row: number) => ComponentChildren; value: (row: number) => number | string }
 
 const HEIGHT = 24, SPARE = 10;
 
-const classOf = (one: Column) => (one.number ? "number" : one.wide ? "name" : "");
+const classOf = (one: Column) => (one.number ? (one.long ? "number long" : "number") : one.wide ? "name" : "");
 
 export interface TableProperties {
   id: string; rows: number[]; columns: Column[]; sort: string; label: string;

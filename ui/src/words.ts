@@ -9,6 +9,8 @@ export function percent(part: number, whole: number, digits = 2): string {
   if (share < 100 && share >= 100 - step / 2) return `> ${(100 - step).toFixed(digits)} %`;
   return `${share.toFixed(digits)} %`;
 }
+// Of what a share is a share: the page counts only what passes the filters.
+export const among = (filtered: boolean) => (filtered ? "of the samples that pass the filters" : "of all samples");
 export const points = (share: number) => `${share >= 0 ? "+" : "\u2212"}${Math.abs(100 * share).toFixed(2)}`;
 export const file = (path: string) => path.replace(/\/+$/, "").split("/").pop() || path;
 

@@ -2,10 +2,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { TreeData } from "../src/api";
-import { ticks } from "../src/axis";
+import { marks, ticks } from "../src/axis";
 import { Boxes } from "../src/boxes";
 import { changeColour } from "../src/palette";
-import { exactly, file, matcher, percent, points, samples, unpattern } from "../src/words";
+import { type Window, paint, paintTimes } from "../src/painter";
+import { among, exactly, file, matcher, percent, points, samples, unpattern } from "../src/words";
 
 interface Call { name: string; own: number; calls: Call[] }
 const call = (name: string, own: number, ...calls: Call[]): Call => ({ name, own, calls });
@@ -191,4 +192,37 @@ test("times stand at round numbers, inside what is seen, and not too close", () 
     assert.ok((to - from) / step <= 13 && (to - from) / step >= 4, `${from} to ${to}: ${step}`);
     assert.notEqual(first.toFixed(digits), (first + step).toFixed(digits));
   }
+});
+
+test("the first and the last line of a time axis have their numbers, and no number lies on another or on a line", () => {
+  const wide = (text: string) => 7 * text.length, next = random(7);
+  for (let tried = 0; tried < 500; tried++) {
+    const from = next(1e6) / 1000, to = from + (1 + next(1e5)) / 1e4, width = 400 + next(1500), found = marks(from, to, width, wide);
+    assert.ok(found.length && found[0]!.left !== null && found.at(-1)!.left !== null, `${from} to ${to} on ${width}`);
+    let free = 0;
+    for (const { text, left } of found) {
+      if (left === null) continue;
+      assert.ok(left >= free && left + wide(text) <= width, `${from} to ${to} on ${width}: ${text}`);
+      free = left + wide(text);
+      assert.ok(found.every(({ x }) => x < left || x >= free));
+    }
+  }
+});
+
+test("a chart's first row has times and no name", () => {
+  const written: string[] = [], picture = { measureText: (text: string) => ({ width: 7 * text.length }), fillText: (text: string) => { written.push(text); } };
+  const context = new Proxy(picture, { get: (of, name) => Reflect.get(of, name) ?? (() => {}) }) as unknown as CanvasRenderingContext2D;
+  const data = columns(call("python3 (1)", 0, call("main", 400_000)));
+  const seen: Window = { from: 0, to: 400_000, width: 1200, height: 99, scroll: 0, flip: false, dark: false, hover: -1, cursor: -1, focus: 0 };
+  paint(context, new Boxes({ ...data, left: [0, 0], start_s: 5.16 }), seen);
+  assert.deepEqual(written.splice(0), ["main"]);
+  assert.deepEqual(paintTimes(context, seen, 5.16), ["5.20 s", "5.25 s", "5.30 s", "5.35 s", "5.40 s", "5.45 s", "5.50 s", "5.55 s"]);
+  written.length = 0;
+  paint(context, new Boxes(data), seen);
+  assert.deepEqual(written, ["python3 (1)", "main"]);
+});
+
+test("a share is of all samples, or of those that pass the filters", () => {
+  assert.equal(among(false), "of all samples");
+  assert.equal(among(true), "of the samples that pass the filters");
 });

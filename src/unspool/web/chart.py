@@ -65,7 +65,9 @@ def chart(opened: Opened, profile: Profile, thread: int) -> Json:
 
 def _thread(profile: Profile, task: int, samples: int) -> tuple[int, str, int]:
     found = profile.tasks[task]
-    return task, group_name(profile, found, "thread"), samples
+    # A process's first thread mostly has its name and its number: they need not be read twice.
+    first = (found.process, found.pid) == (found.thread, found.tid)
+    return task, group_name(profile, found, "process" if first else "thread"), samples
 
 
 def _calls(opened: Opened, profile: Profile) -> tuple[list[str], Ints]:
