@@ -346,3 +346,54 @@ def test_an_interrupted_commit_is_done_by_the_next_one(tmp_path: Path, monkeypat
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+READS = """
+import sys, duckdb
+connection = duckdb.connect(sys.argv[1], read_only=True)
+print("reading", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_who_reads_the_file_when_it_is_just_made_does_not_end_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`unspool report` in a loop beside a recorder that starts: the reader has DuckDB's lock when the writer wants it."""
+    path = tmp_path / "a.unspool"
+    readers: list[subprocess.Popen[str]] = []
+    really = os.close
+
+    def close(descriptor: int) -> None:
+        is_file = os.path.exists(path) and os.path.samestat(os.fstat(descriptor), path.stat())  # noqa: PTH110 (as the code under test)
+        really(descriptor)
+        if is_file and not readers:
+            reading = [sys.executable, "-c", READS, str(path)]
+            readers.append(subprocess.Popen(reading, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            assert readers[0].stdout is not None
+            assert "reading\n" == readers[0].stdout.readline()
+
+    def wait(_: float) -> None:
+        # Its wait() with a limit would sleep too.
+        for stream in (readers[0].stdin, readers[0].stdout):
+            assert stream is not None
+            stream.close()
+        readers[0].wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writer.os, "close", close)
+        patched.setattr(writer.time, "sleep", wait)
+        out = Writer(path, HEADER)
+    out.finish()
+    assert [0] == [process.returncode for process in readers]
+    with reader.open_recording(path) as recording:
+        assert recording.overview().finished
+
+
+def test_who_never_lets_go_of_the_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*_: object, **__: object) -> None:
+        raise duckdb.IOException("Could not set lock on file: Conflicting lock is held")
+
+    writer.place.empty_recording()
+    monkeypatch.setattr(writer, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(duckdb, "connect", locked)
+    with pytest.raises(RecordingError, match="Could not set lock"):
+        Writer(tmp_path / "a.unspool", HEADER)

@@ -69,6 +69,12 @@ def give_up(path: Path, descriptor: int) -> None:
     os.close(descriptor)
 
 
+def is_busy(error: Exception) -> bool:
+    """Whether DuckDB refuses a file because somebody has it: another process has its lock, or this process writes it."""
+    message = str(error)
+    return "Could not set lock" in message or "different configuration" in message
+
+
 @contextlib.contextmanager
 def private_files() -> Iterator[None]:
     """While this lasts, new files are readable by their owner only (DuckDB makes the log anew after each checkpoint)."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from unspool.errors import RecordingError
 from unspool.store.interrupts import interrupts
-from unspool.store.place import MAGIC, MAGIC_OFFSET, check_name, wal_of
+from unspool.store.place import MAGIC, MAGIC_OFFSET, check_name, is_busy, wal_of
 from unspool.store.schema import SCHEMA, TABLES, tables_of, view_statements
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _open_or_copy(path: Path) -> Recording:
     try:
         return Recording(path, duckdb.connect(str(path), read_only=True, config=CONFIG))
     except duckdb.Error as error:
-        if not _is_busy(error):
+        if not is_busy(error):
             raise _unreadable(path, error) from error
     directory = tempfile.TemporaryDirectory(prefix="unspool-")
     try:
@@ -173,12 +173,6 @@ def is_damage(error: Exception) -> bool:
     import duckdb
 
     return type(error) is duckdb.Error or isinstance(error, (duckdb.IOException, duckdb.FatalException, duckdb.InternalException))
-
-
-def _is_busy(error: Exception) -> bool:
-    """Whether a recorder holds the file: another process has DuckDB's lock, or this process writes it."""
-    message = str(error)
-    return "Could not set lock" in message or "different configuration" in message
 
 
 def _unreadable(path: Path, error: Exception) -> RecordingError:

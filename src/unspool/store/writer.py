@@ -36,6 +36,10 @@ CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
 }
 
+BUSY_SECONDS = 3.0
+"""How long a reader may keep the file that was just made from us: shorter than what the kernel's ring has room for."""
+BUSY_STEP_SECONDS = 0.01
+
 REMEMBERED_STACKS = 100_000
 """How many stacks are remembered: an hour of recording must not fill the memory. One that was forgotten gets a second number."""
 
@@ -277,8 +281,6 @@ class Writer:
 
     def _connected(self) -> duckdb.DuckDBPyConnection:
         """The open file; the first call makes a recording of what was reserved."""
-        import duckdb
-
         if self._connection is None:
             if self._reserved is None:
                 raise RecordingError(f"{self.path} is finished")
@@ -286,7 +288,7 @@ class Writer:
             # Before DuckDB has it: closing a descriptor gives up all locks that the process has on the file (fcntl_locking(2)).
             os.close(self._reserved)
             self._reserved = None
-            self._connection = duckdb.connect(str(self.path), config=CONFIG)
+            self._connection = _opened(self.path)
         return self._connection
 
     def _transact(self, duration_ns: int | None = None) -> None:
@@ -340,6 +342,20 @@ class Writer:
             raise RecordingError(
                 f"{self.path} cannot be written: {first_line}", hint="Is the disk full? What was committed is kept."
             ) from error
+
+
+def _opened(path: Path) -> duckdb.DuckDBPyConnection:
+    """The file that was just made: who watches for it (a report, a page) may have it locked for a moment before we do."""
+    import duckdb
+
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return duckdb.connect(str(path), config=CONFIG)
+        except duckdb.Error as error:
+            if not place.is_busy(error) or time.monotonic() >= deadline:
+                raise
+        time.sleep(BUSY_STEP_SECONDS)
 
 
 def _guest_row(number: int, guest: Guest) -> tuple[Any, ...]:
