@@ -54,7 +54,7 @@ bench: setup-tests native ## ratios against peers, with spread
 oracle: setup-tests native ## single-step programs and score every unwinder (30 minutes)
 	$(PYTHON) tests/oracle/run.py --write docs/oracle-results.md
 
-guest-oracle: setup-tests ## single-step a guest's kernel and score the walk of its stacks (25 minutes)
+guest-oracle: setup-tests ## single-step a guest's kernel and score the walk of its stacks (40 minutes)
 	$(PYTHON) tests/oracle/kernel_run.py --write docs/guest-oracle-results.md
 
 man: setup ## completions and the man page, in build/share (a wheel has them)
